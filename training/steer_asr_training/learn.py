@@ -1,0 +1,274 @@
+"""`steer-asr-train learn`: a dictionary and a decoder to an edit of a few features, with its gate.
+
+    learned = learn(LearnConfig(), store, "sae/base/sae", find_model("base"), "learned/base")
+
+Four steps: features that tell speech from non-speech make a first gate; a short run over the whole dictionary shows
+which features move the decoder towards silence; the best of both are kept and the gate is fitted again on them; their
+scales are then learned by gradient through the frozen decoder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from steer_asr._files import atomic_path
+from steer_asr.errors import SteerOptionError
+from steer_asr.gate import Gate
+from steer_asr.hooks import OUTPUT_HOOK_POINT
+from steer_asr.models import ModelFiles
+from steer_asr.sae import SaeFeatures, load_features
+from steer_asr_training.answers import stock_answers
+from steer_asr_training.decoder import FrozenDecoder
+from steer_asr_training.gate_fit import discriminative_features, fit_gate, pooled_activations, source_weights
+from steer_asr_training.objective import ObjectiveConfig, silence_loss, speech_loss
+from steer_asr_training.progress import Progress
+from steer_asr_training.store import ActivationStore
+
+OTHER_LANGUAGES = ("de", "fr", "es", "ru", "zh", "ja", "pt", "it", "nl", "pl", "tr", "ko", "cy", "la")
+
+
+@dataclass(frozen=True)
+class LearnConfig:
+    """Schedule and size of the edit."""
+
+    n_features: int = 128
+    """How many features the pack holds."""
+    n_gate_features: int = 64
+    """How many of them are chosen for telling speech from non-speech; the others for moving the decoder."""
+    reach_frames: int = 75
+    """The gate protects frames within this distance of speech."""
+    rank_steps: int = 50
+    """Steps of the run over the whole dictionary that ranks features by effect."""
+    steps: int = 300
+    windows_per_step: int = 6
+    """Speech windows per step, and as many of non-speech."""
+    speech_windows: int = 700
+    """Speech windows used; each costs one decoding of stock Whisper in each mode."""
+    lr: float = 0.05
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """Result of `learn`: what `export` needs."""
+
+    feature_ids: tuple[int, ...]
+    scales: np.ndarray
+    """float32 [n_features]; z' = scale * z."""
+    gate: Gate
+    features: SaeFeatures
+    """Just the chosen ones."""
+
+
+def learn(config: LearnConfig, store: ActivationStore, sae: Path, model: ModelFiles, folder: str | Path) -> Learned:
+    """Runs all four steps; finished ones are found in `folder` and not repeated."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    dictionary = load_features(Path(sae))
+    run = _Run(config, store, dictionary, model, folder)
+    gate_ids = run.rank_for_gate()
+    effect = run.rank_for_effect(gate_ids)
+    ids = tuple(gate_ids + [i for i in effect if i not in set(gate_ids)][: config.n_features - len(gate_ids)])
+    gate, z = run.gate(ids)
+    scales = run.learn_scales(ids, gate, z)
+    learned = Learned(ids, scales, gate, select(dictionary, ids))
+    _save(folder, config, learned)
+    return learned
+
+
+def select(features: SaeFeatures, ids: Sequence[int]) -> SaeFeatures:
+    """The features with the given ids, in that order."""
+    columns = list(ids)
+    return SaeFeatures(
+        features.W_enc[:, columns],
+        features.b_enc[columns],
+        features.threshold[columns],
+        features.W_dec[columns],
+        features.b_dec,
+    )
+
+
+class _Run:
+    """The steps of one learning run over one store."""
+
+    def __init__(
+        self, config: LearnConfig, store: ActivationStore, dictionary: SaeFeatures, model: ModelFiles, folder: Path
+    ) -> None:
+        self.config, self.store, self.dictionary, self.model, self.folder = config, store, dictionary, model, folder
+        self.labels = np.array([int(w["kind"] == "speech") for w in store.windows])
+        self.weights = source_weights([w["source"] + w["treatment"] for w in store.windows], self.labels)
+        self.rng = np.random.default_rng(config.seed)
+        self.decoder = FrozenDecoder(model.path, torch.bfloat16, "cpu")
+
+    def rank_for_gate(self) -> list[int]:
+        pooled = self._cached(
+            "pooled", lambda: {"pooled": pooled_activations(self.store, self.dictionary, OUTPUT_HOOK_POINT)}
+        )["pooled"]
+        return discriminative_features(pooled, self.labels, self.weights, self.config.n_gate_features)
+
+    def gate(self, ids: Sequence[int]) -> tuple[Gate, list[np.ndarray]]:
+        """The gate on the given features, and those features' activations on every window."""
+        features = select(self.dictionary, ids)
+        z = []
+        with Progress(total=len(self.store), unit="window", label="gate") as progress:
+            for i in range(len(self.store)):
+                x = self.store.window(i, OUTPUT_HOOK_POINT).astype(np.float32)
+                z.append(features.encode(x).astype(np.float16))
+                progress.advance()
+        return fit_gate(z, self.labels, self.weights, reach_frames=self.config.reach_frames), z
+
+    def rank_for_effect(self, gate_ids: Sequence[int]) -> list[int]:
+        """All features, those first whose learned edit moves the encoder output most on non-speech."""
+
+        def rank() -> dict[str, np.ndarray]:
+            gate, z = self.gate(gate_ids)
+            weights = [gate(window.astype(np.float32)).weights for window in z]
+            everything = self.dictionary
+            scales, moved = self._descend(
+                everything,
+                lambda i, x: everything.encode(x),
+                weights,
+                np.ones(everything.n_features, np.float32),
+                steps=self.config.rank_steps,
+                label="rank features",
+                state=None,
+            )
+            return {"score": np.abs(scales - 1) * moved}
+
+        score = self._cached("rank", rank)["score"]
+        return [int(i) for i in np.argsort(-score)]
+
+    def learn_scales(self, ids: Sequence[int], gate: Gate, z: list[np.ndarray]) -> np.ndarray:
+        features = select(self.dictionary, ids)
+        weights = [gate(window.astype(np.float32)).weights for window in z]
+        start = np.ones(len(ids), np.float32)
+        scales, _ = self._descend(
+            features, lambda i, x: z[i].astype(np.float32), weights, start, steps=self.config.steps, label="learn",
+            state=self.folder / "state.pt",
+        )  # fmt: skip
+        return scales
+
+    def _descend(
+        self,
+        features: SaeFeatures,
+        activations: Callable[[int, np.ndarray], np.ndarray],
+        weights: Sequence[np.ndarray],
+        start: np.ndarray,
+        *,
+        steps: int,
+        label: str,
+        state: Path | None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Gradient descent on feature scales. Returns them, and how much each feature moves on non-speech per unit."""
+        config, answers = self.config, self._answers()
+        speech, nonspeech = self._pools(answers)
+        w_dec = torch.from_numpy(features.W_dec)
+        offset = nn.Parameter(torch.from_numpy(start - 1.0))  # scale - 1: zero is the identity
+        optimizer = torch.optim.Adam([offset], lr=config.lr, betas=(0.9, 0.98))
+        moved = torch.zeros(features.n_features)
+        rng = np.random.default_rng(config.seed + 1)
+        first = 0
+        if state is not None and state.is_file():
+            saved = torch.load(state, weights_only=True)
+            first, moved = saved["step"], saved["moved"]
+            offset.data.copy_(saved["offset"])
+            optimizer.load_state_dict(saved["optimizer"])
+            rng.bit_generator.state = json.loads(saved["rng"])
+
+        def steered(chosen: np.ndarray, *, track: bool) -> tuple[torch.Tensor, torch.Tensor]:
+            x = np.stack([self.store.window(i, OUTPUT_HOOK_POINT) for i in chosen]).astype(np.float32)
+            z = torch.from_numpy(np.stack([activations(i, x[row]) for row, i in enumerate(chosen)]))
+            gated = z * torch.from_numpy(np.stack([weights[i] for i in chosen]))[:, :, None]
+            if track:
+                moved.mul_(0.95).add_(gated.abs().mean(dim=(0, 1)), alpha=0.05)
+            plain = torch.from_numpy(x)
+            return plain + (gated * offset) @ w_dec, plain
+
+        with Progress(total=steps, unit="step", label=label) as progress:
+            progress.advance(first)
+            for step in range(first, steps):
+                optimizer.param_groups[0]["lr"] = config.lr * min(1.0, (step + 1) / 10, 1.5 * (1 - step / steps))
+                quiet = rng.choice(nonspeech[0], config.windows_per_step, p=nonspeech[1])
+                spoken = rng.choice(speech[0], config.windows_per_step, p=speech[1])
+                x_quiet, _ = steered(quiet, track=True)
+                silence = silence_loss(self.decoder, x_quiet, config.objective, rng, self._langs(quiet, rng))
+                x_spoken, plain = steered(spoken, track=False)
+                harm = speech_loss(
+                    self.decoder, x_spoken, plain, [answers[i] for i in spoken], self._langs(spoken, rng)
+                )
+                penalty = (offset.abs() * moved).sum()
+                loss = silence + config.objective.speech * harm + config.objective.sparsity * penalty
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                progress.advance(note=f"silence {silence.item():.3f} harm {harm.item():.4f} moved {penalty.item():.2f}")
+                if state is not None and ((step + 1) % 25 == 0 or step + 1 == steps):
+                    self._save_state(state, step + 1, offset, moved, optimizer, rng)
+        return (offset.detach() + 1).numpy(), moved.numpy()
+
+    def _save_state(
+        self,
+        path: Path,
+        step: int,
+        offset: torch.Tensor,
+        moved: torch.Tensor,
+        optimizer: torch.optim.Optimizer,
+        rng: np.random.Generator,
+    ) -> None:
+        state = {"step": step, "offset": offset.detach(), "moved": moved, "optimizer": optimizer.state_dict()}
+        with atomic_path(path) as temporary:
+            torch.save(state | {"rng": json.dumps(rng.bit_generator.state)}, temporary)
+
+    def _pools(self, answers: dict[int, dict[str, list[int]]]) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+        """(indices, probabilities) of the speech and the non-speech windows to draw from."""
+        spoken, quiet = np.array(sorted(answers)), np.flatnonzero(self.labels == 0)
+        if not len(spoken) or not len(quiet):
+            raise SteerOptionError("learning needs speech that stock Whisper can transcribe, and non-speech")
+        return tuple((pool, self.weights[pool] / self.weights[pool].sum()) for pool in (spoken, quiet))
+
+    def _langs(self, chosen: np.ndarray, rng: np.random.Generator) -> list[str]:
+        """The language of each prompt: the clip's own, for non-speech mostly English."""
+        if not self.decoder.multilingual:
+            return ["en"] * len(chosen)
+        own = [self.store.windows[i]["lang"] for i in chosen]
+        return [lang or ("en" if rng.random() < 0.6 else str(rng.choice(OTHER_LANGUAGES))) for lang in own]
+
+    def _answers(self) -> dict[int, dict[str, list[int]]]:
+        path = self.folder / "answers.json"
+        if not path.is_file():
+            speech = np.flatnonzero(self.labels == 1)
+            p = self.weights[speech] / self.weights[speech].sum()
+            n = min(self.config.speech_windows, len(speech))
+            chosen = np.random.default_rng(self.config.seed).choice(speech, n, replace=False, p=p)
+            found = stock_answers(self.store, sorted(map(int, chosen)), self.model.path)
+            with atomic_path(path) as temporary:
+                temporary.write_text(json.dumps(found), encoding="utf-8")
+        return {int(i): answer for i, answer in json.loads(path.read_text(encoding="utf-8")).items()}
+
+    def _cached(self, name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        path = self.folder / f"{name}.npz"
+        if not path.is_file():
+            made = make()
+            with atomic_path(path) as temporary:
+                np.savez(temporary, **made)  # pyright: ignore[reportArgumentType]
+        with np.load(path) as stored:
+            return {key: stored[key] for key in stored.files}
+
+
+def _save(folder: Path, config: LearnConfig, learned: Learned) -> None:
+    content = {
+        "config": asdict(config),
+        "feature_ids": list(learned.feature_ids),
+        "scales": [float(scale) for scale in learned.scales],
+        "gate": learned.gate.to_json(),
+    }
+    with atomic_path(folder / "learned.json") as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
