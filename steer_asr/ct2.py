@@ -12,6 +12,7 @@ copy of the model that is bound to its own settings: weights are shared, setting
 from __future__ import annotations
 
 import copy
+import functools
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ from steer_asr.transcription import (
     WindowReport,
     extend,
 )
+from steer_asr.weights.ct2_format import read_model_bin
 
 EXECUTOR = "ct2"
 
@@ -139,9 +141,14 @@ class SteeredWhisperModel(WhisperModel):
             if pack not in self._packs:
                 self._packs[pack] = load_pack(pack, model_sha256=self.files.sha256, model_name=self.files.name)
             pack = self._packs[pack]
-        pack.check_fits(sha256=self.files.sha256, model_name=self.files.name, d_model=pack.features.d_in)
+        pack.check_fits(sha256=self.files.sha256, model_name=self.files.name, d_model=self._d_model)
         pack.check_output_hook()
         return pack
+
+    @functools.cached_property
+    def _d_model(self) -> int:
+        """Width of the encoder output; CTranslate2 does not tell, so it is read off the weights."""
+        return read_model_bin(self.files.path / "model.bin")["encoder/layer_norm/gamma"].shape[0]
 
     def _transcribe_steered(
         self, audio: np.ndarray, *args: Any, **kwargs: Any
@@ -232,7 +239,7 @@ class _Run:
         self.report = SteerReport(self.pack.name, self.steering.strength, EXECUTOR)
 
     def steer(self, output: ctranslate2.StorageView) -> ctranslate2.StorageView:
-        """Edits an encoder output, [batch, frame, d_model], in place where it can be viewed, and records what it did."""
+        """Edits an encoder output, [batch, frame, d_model], in place if it can be viewed, and records what it did."""
         output = _on_host(output)
         x = np.asarray(output)
         if self.keep_plain:

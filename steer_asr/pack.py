@@ -5,7 +5,7 @@
 
 | file | content |
 | --- | --- |
-| `steer.json` | format version, base model and SHA-256 of its weights, hook point, front-end, feature ids, edits, gate, calibration, training data, licence |
+| `steer.json` | base model and SHA-256 of its weights, hook point, front-end, feature ids, edits, gate, calibration |
 | `sae_weights.safetensors`, `cfg.json` | the features, in SAELens's format |
 | `README.md` | the model card |
 """

@@ -60,7 +60,7 @@ class SaeFeatures:
         return self.W_enc.shape[1]
 
     def encode(self, x: np.ndarray) -> np.ndarray:
-        """Feature activations, float32 [..., n_features], of `x`, float32 [..., d_in]: JumpReLU of the pre-activation."""
+        """Feature activations, float32 [..., n_features], of `x`, float32 [..., d_in]."""
         hidden_pre = x @ self.W_enc
         hidden_pre += self.b_enc
         hidden_pre *= hidden_pre > self.threshold

@@ -50,7 +50,7 @@ class WindowReport:
     nobody_speaks: float
     edited_share: float
     """As in `SegmentSteering`, over the window's real frames (padding not counted)."""
-    frame_weights: np.ndarray
+    frame_weights: np.ndarray = field(repr=False)
     """float32 [frame]: edit weight times strength, 20 ms a frame, padding not included."""
     features: tuple[FeatureActivity, ...]
 

@@ -30,7 +30,7 @@ FULL_VOCABULARY = 51865  # multilingual checkpoints have this many tokens or mor
 
 
 def count_layers(model: ModelBin, side: str) -> int:
-    """Number of blocks in `side` ("encoder" or "decoder"): the consecutive `layer_{i}` scopes, as CTranslate2 counts."""
+    """Number of blocks in `side` ("encoder" or "decoder"): consecutive `layer_{i}` scopes, as CTranslate2 counts."""
     count = 0
     while f"{side}/layer_{count}/ffn/linear_0/weight" in model.variables:
         count += 1

@@ -99,7 +99,7 @@ class ActivationStore:
         with safe_open(shard_path(self.folder, index), framework="np") as shard:
             offsets, real = shard.get_tensor("offsets"), shard.get_tensor("n_real_frames")
             self.windows += json.loads(shard.metadata()["windows"])
-        self._rows += [(index, int(a), int(b), int(r)) for a, b, r in zip(offsets, offsets[1:], real, strict=True)]
+        self._rows += [(index, int(a), int(b), int(r)) for a, b, r in zip(offsets[:-1], offsets[1:], real, strict=True)]
 
     def __len__(self) -> int:
         return len(self._rows)

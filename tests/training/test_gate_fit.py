@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from steer_asr_training.gate_fit import discriminative_features, fit_gate, source_weights
+
+
+def planted(n: int = 80, frames: int = 200, n_features: int = 6, seed: int = 0) -> tuple[list[np.ndarray], np.ndarray]:
+    """Feature 2 fires for 20 frames somewhere in speech windows; features 0 and 1 fire alike in both; 3.. never."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % 2
+    windows = []
+    for label in labels:
+        z = np.zeros((frames, n_features), np.float32)
+        z[:, :2] = (rng.random((frames, 2)) < 0.3) * rng.uniform(0.5, 2, (frames, 2))
+        if label:
+            start = rng.integers(0, frames - 20)
+            z[start : start + 20, 2] = rng.uniform(1, 2, 20)
+        windows.append(z)
+    return windows, labels
+
+
+def test_the_gate_finds_the_word_from_window_labels_alone() -> None:
+    windows, labels = planted()
+    gate = fit_gate(windows, labels, np.ones(len(labels), np.float32), reach_frames=10)
+    unseen, truth = planted(seed=1)
+    nobody = np.array([gate(z).nobody_speaks for z in unseen])
+    assert nobody[truth == 0].min() > 0.5 > nobody[truth == 1].max()
+    for z, label in zip(unseen, truth, strict=True):
+        weights = gate(z).weights
+        if label:
+            word = np.flatnonzero(z[:, 2])
+            assert weights[word].max() < 0.5, "words are protected"
+            assert weights[np.abs(np.arange(200) - word.mean()) > 40].min() > 0.5, "the rest is edited"
+
+
+def test_the_deciding_feature_is_chosen_first() -> None:
+    windows, labels = planted()
+    pooled = np.stack([z.max(axis=0) for z in windows])
+    assert discriminative_features(pooled, labels, np.ones(len(labels), np.float32), 1) == [2]
+
+
+def test_source_weights_balance_labels_and_dampen_large_sources() -> None:
+    labels = np.array([1] * 10 + [0] * 10)
+    weights = source_weights(["a"] * 9 + ["b"] + ["c"] * 10, labels)
+    assert weights[labels == 1].sum() == pytest.approx(weights[labels == 0].sum())
+    assert weights[9] == pytest.approx(3 * weights[0])

@@ -1,0 +1,135 @@
+"""`steer-asr-train`: make steer packs, in one go (`make`) or step by step (`collect`, `fit`, `learn`, `export`)."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from steer_asr.errors import SteerASRError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help=__doc__)
+
+RecipeFile = Annotated[Path, typer.Argument(help="YAML recipe, for example training/recipes/base.yaml.")]
+DataFolder = Annotated[Path, typer.Option("--data", help="Replaces {data} in the recipe's manifest paths.")]
+WorkFolder = Annotated[
+    Path, typer.Option("--work", help="Where intermediate results are kept; a second run resumes from them.")
+]
+Workers = Annotated[int, typer.Option("--workers", help="Processes for encoding; 0 is one per core.")]
+
+
+@app.command("make")
+def make_command(
+    recipe: RecipeFile,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the finished pack.")],
+    data: DataFolder = Path("."),
+    work: WorkFolder = Path("runs"),
+    workers: Workers = 0,
+) -> None:
+    """Recipe to steer pack: all steps, resumable; says beforehand how long it will take."""
+    from steer_asr_training.make import make
+    from steer_asr_training.recipe import load_recipe
+
+    typer.echo(make(load_recipe(recipe, data=data), work, out, workers=workers))
+
+
+@app.command("collect")
+def collect_command(
+    recipe: RecipeFile,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the activations.")],
+    data: DataFolder = Path("."),
+    model: Annotated[str | None, typer.Option(help="Instead of the recipe's: a Whisper or a HuBERT directory.")] = None,
+    hook_point: Annotated[
+        list[str] | None, typer.Option(help="Instead of the recipe's, for example encoder.layers.3; repeatable.")
+    ] = None,
+    workers: Workers = 0,
+) -> None:
+    """Audio manifests to encoder activations: sharded safetensors, padding frames marked, resumable."""
+    from steer_asr_training.make import collect_in_parallel
+    from steer_asr_training.recipe import load_recipe
+
+    config = load_recipe(recipe, data=data).collect
+    if model:
+        config = replace(config, model=model)
+    if hook_point:
+        config = replace(config, hook_points=tuple(hook_point))
+    collect_in_parallel(config, out, workers)
+    typer.echo(out)
+
+
+@app.command("fit")
+def fit_command(
+    recipe: RecipeFile,
+    activations: Annotated[Path, typer.Argument(help="Folder written by collect.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for checkpoint and SAE.")],
+    hook_point: Annotated[str | None, typer.Option(help="Instead of the recipe's.")] = None,
+) -> None:
+    """Activations to a sparse autoencoder: BatchTopK with AuxK, exported as JumpReLU in SAELens's format."""
+    from steer_asr_training.fit import fit
+    from steer_asr_training.recipe import load_recipe
+    from steer_asr_training.store import ActivationStore
+
+    config = load_recipe(recipe).fit
+    if hook_point:
+        config = replace(config, hook_point=hook_point)
+    typer.echo(fit(config, ActivationStore(activations), out))
+
+
+@app.command("learn")
+def learn_command(
+    recipe: RecipeFile,
+    activations: Annotated[Path, typer.Argument(help="Folder written by collect.")],
+    sae: Annotated[Path, typer.Argument(help="The sae folder written by fit.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the learned edit.")],
+) -> None:
+    """A dictionary to an edit of a few features and its gate, by gradient through the frozen decoder."""
+    from steer_asr.models import find_model
+    from steer_asr_training.learn import learn
+    from steer_asr_training.recipe import load_recipe
+    from steer_asr_training.store import ActivationStore
+
+    loaded = load_recipe(recipe)
+    learn(loaded.learn, ActivationStore(activations), sae, find_model(loaded.collect.model), out)
+    typer.echo(out)
+
+
+@app.command("export")
+def export_command(
+    recipe: RecipeFile,
+    learned: Annotated[Path, typer.Argument(help="Folder written by learn.")],
+    sae: Annotated[Path, typer.Argument(help="The sae folder written by fit.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the finished pack.")],
+    data: DataFolder = Path("."),
+    work: WorkFolder = Path("runs"),
+    workers: Workers = 0,
+) -> None:
+    """A learned edit to a steer pack: measures its strength curve on held-out manifests and writes the card."""
+    from steer_asr.models import find_model
+    from steer_asr_training.export import export, load_learned
+    from steer_asr_training.make import calibrate
+    from steer_asr_training.recipe import load_recipe
+
+    loaded = load_recipe(recipe, data=data)
+    model = find_model(loaded.collect.model)
+    pack = calibrate(loaded, load_learned(learned, sae), model, work / loaded.name, workers)
+    typer.echo(export(pack, out))
+
+
+def main() -> None:
+    """Console script. A `SteerASRError` is one line on stderr and exit code 2; an interrupt is 130."""
+    try:
+        app()
+    except SteerASRError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in ("torch", "transformers", "sklearn", "yaml", "jiwer"):
+            raise
+        print(f"error: {error.name} is missing; install it with: pip install 'steer-asr[train]'", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; the same command resumes", file=sys.stderr)
+        sys.exit(130)
