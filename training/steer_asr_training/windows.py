@@ -29,6 +29,8 @@ Treatment = Literal["plain", "varied", "noisy", "placed", "synthetic"]
 class DataConfig:
     """How many windows of each sort. Recorded clips are used once as they are, then again with changes."""
 
+    plain_speech: int = 0
+    """At most so many speech clips as they are, short ones first; 0 is all."""
     varied_nonspeech: int = 350
     """Recorded non-speech again: cut, repeated, overlaid, quieter, through a telephone."""
     synthetic_nonspeech: int = 300
@@ -83,7 +85,8 @@ def plan_windows(clips: Sequence[Clip], config: DataConfig, seed: int) -> list[W
         first = clips[picked[0]]
         return WindowSpec(kind, treatment, tuple(picked), _seed(rng), first.source, first.group, first.lang)
 
-    plan = [spec("nonspeech", "plain", [i]) for i in nonspeech] + [spec("speech", "plain", [i]) for i in speech]
+    plain = _short_first(speech, clips, rng)[: config.plain_speech or None]
+    plan = [spec("nonspeech", "plain", [i]) for i in nonspeech] + [spec("speech", "plain", [i]) for i in plain]
     for _ in range(config.varied_nonspeech):
         plan.append(spec("nonspeech", "varied", rng.choice(nonspeech, size=rng.integers(1, 4)).tolist()))
     for _ in range(config.noisy_speech):
@@ -105,6 +108,12 @@ def _limit_music(nonspeech: list[int], clips: Sequence[Clip], share: float, rng:
     other = [i for i in nonspeech if i not in set(music)]
     allowed = len(music) if not other else int(share / (1 - share) * len(other))
     return sorted(other + rng.permutation(music)[:allowed].tolist())
+
+
+def _short_first(speech: list[int], clips: Sequence[Clip], rng: np.random.Generator) -> list[int]:
+    """Short words are the danger, so where clips are left out, long ones go first; half the order is left to chance."""
+    key = {i: clips[i].duration_s * rng.uniform(0, 2) for i in speech}
+    return sorted(speech, key=lambda i: key[i])
 
 
 def render(spec: WindowSpec, clips: Sequence[Clip]) -> np.ndarray:

@@ -1,0 +1,187 @@
+"""`steer-asr-serve` as people run it: its own process, a real Ray cluster, tiny.en, OpenAI's client, SIGTERM."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+import wave
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import openai
+import pytest
+
+from steer_asr.audio import decode_audio
+from steer_asr.errors import ModelError
+from steer_asr.models import find_model
+
+pytestmark = pytest.mark.slow
+
+START_S, STOP_S = 180, 60
+ALL_INTERFACES = "0" * 8, "0" * 32
+
+
+@dataclass
+class Server:
+    process: subprocess.Popen[str]
+    port: int
+    mark: str
+    """In the environment of every process the server starts."""
+
+    @property
+    def client(self) -> Any:
+        return openai.OpenAI(base_url=f"http://127.0.0.1:{self.port}/v1", api_key="unused", max_retries=0)
+
+    def processes(self) -> dict[int, str]:
+        """{process id: command} of all processes that belong to the server."""
+        found = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if self.mark.encode() in (folder / "environ").read_bytes():
+                    found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+            except OSError:  # ended meanwhile, or another user's
+                continue
+        return found
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[Server]:
+    """One server for all tests of this file."""
+    try:
+        find_model("tiny.en", local_files_only=True)
+    except ModelError as missing:
+        pytest.skip(f"tiny.en is not here: {missing}")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = tmp_path_factory.mktemp("server") / "log"
+    mark = f"STEER_ASR_TEST_RUN={uuid.uuid4()}"
+    environment = os.environ | dict([mark.split("=")]) | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "steer_asr_serving.cli", "--model", "tiny.en", "--port", str(port)]
+    command += ["--compute-type", "float32", "--cpus-per-replica", "1"]
+    with log.open("w") as output:
+        process = subprocess.Popen(command, stderr=output, env=environment, text=True)
+    running = Server(process, port, mark)
+    try:
+        deadline = time.monotonic() + START_S
+        while f"ready: http://127.0.0.1:{port}/v1" not in log.read_text():
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
+        yield running
+    finally:
+        process.terminate()
+        process.wait(STOP_S)
+
+
+def test_json_and_text(server: Server, noise: bytes) -> None:
+    create = server.client.audio.transcriptions.create
+    assert create(model="tiny.en", file=("noise.wav", noise)).text == ""
+    assert create(model="whisper-1", file=("noise.wav", noise), response_format="text").strip() == ""
+
+
+def test_steering_on_and_off_in_one_server(server: Server, noise: bytes) -> None:
+    create = server.client.audio.transcriptions.create
+    answers = {
+        steer: create(
+            model="tiny.en",
+            file=("noise.wav", noise),
+            response_format="verbose_json",
+            temperature=0.01,
+            extra_body={"steer": steer},
+        )
+        for steer in ("default", "off", 0.5)
+    }
+    assert answers["default"].steer["strength"] == 1.0
+    assert answers["default"].speech_detected is False
+    assert answers[0.5].steer["strength"] == 0.5
+    assert answers["off"].steer is None
+    assert {answer.duration for answer in answers.values()} == {3.0}
+
+
+def test_bad_requests_get_the_envelope(server: Server, noise: bytes) -> None:
+    create = server.client.audio.transcriptions.create
+    with pytest.raises(openai.BadRequestError) as empty:
+        create(model="tiny.en", file=("a.wav", b""))
+    assert empty.value.code == "empty_file"
+    with pytest.raises(openai.BadRequestError, match="language 'fr' is not one of this model's: en") as language:
+        create(model="tiny.en", file=("a.wav", noise), language="fr")  # refused by the replica, past Ray
+    assert language.value.param == "language"
+    with pytest.raises(openai.APIStatusError) as large:
+        create(model="tiny.en", file=("a.wav", bytes(26 << 20)))
+    assert (large.value.status_code, large.value.code) == (413, "upload_too_large")
+
+
+def test_models_health_and_readiness(server: Server) -> None:
+    assert [model.id for model in server.client.models.list()] == ["tiny.en"]
+    for path in ("/health", "/ready"):
+        answer = httpx2.get(f"http://127.0.0.1:{server.port}{path}")
+        assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+
+
+def test_only_loopback_is_listened_on(server: Server) -> None:
+    """Except by the replicas, whose ports Ray binds everywhere; it guards them with the run's token."""
+    processes = server.processes()
+    exposed = [
+        (processes[pid].split(":")[0:3], port)
+        for pid, address, port in listening(processes)
+        if address in ALL_INTERFACES
+    ]
+    assert {tuple(command) for command, _ in exposed} <= {("ray", "", "ServeReplica")}
+    import grpc
+
+    for _, port in exposed:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel, pytest.raises(grpc.RpcError) as refused:
+            channel.unary_unary("/ray.serve.ASGIService/HandleRequest")(b"", timeout=10)
+        assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_sigterm_ends_everything(server: Server) -> None:
+    """Last, because it ends the server."""
+    assert len(server.processes()) > 5
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(STOP_S) == 0
+    deadline = time.monotonic() + STOP_S
+    while (left := server.processes()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert left == {}
+
+
+def listening(processes: dict[int, str]) -> Iterator[tuple[int, str, int]]:
+    """(process id, address in hex, port) of each listening TCP socket, from Linux's /proc."""
+    owners = {}
+    for pid in processes:
+        for descriptor in Path(f"/proc/{pid}/fd").glob("*"):
+            try:
+                owners[os.readlink(descriptor)] = pid
+            except OSError:  # closed meanwhile
+                continue
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and (pid := owners.get(f"socket:[{fields[9]}]")):
+                address, port = fields[1].split(":")
+                yield pid, address, int(port, 16)
+
+
+@pytest.fixture(scope="module")
+def noise() -> bytes:
+    """Three seconds of quiet white noise as a WAV file."""
+    samples = (300 * np.random.default_rng(0).standard_normal(48_000)).astype("<i2")
+    file = io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setnchannels(1)
+        writer.setsampwidth(2)
+        writer.setframerate(16_000)
+        writer.writeframes(samples.tobytes())
+    assert decode_audio(file.getvalue()).shape == (48_000,)
+    return file.getvalue()

