@@ -125,13 +125,15 @@ class SteeredWhisperModel(WhisperModel):
         return self._unsteered() if steering is None else self._bind(steering)
 
     def _bind(self, steering: Steering) -> SteeredWhisperModel:
-        bound = copy.copy(self)
+        bound = self._unsteered()
         bound._run = _Run(steering, self._pack(steering))
         return bound
 
     def _unsteered(self) -> SteeredWhisperModel:
         plain = copy.copy(self)
         plain._run = None
+        if isinstance(plain.model, _PlainLanguageDetection):
+            plain.model = plain.model.wrapped
         return plain
 
     def _pack(self, steering: Steering) -> SteerPack:
@@ -316,14 +318,14 @@ class _PlainLanguageDetection:
     """A CTranslate2 Whisper whose `detect_language` sees the encoder output as it was before the edit."""
 
     def __init__(self, model: Any, run: _Run) -> None:
-        self._model, self._steer_run = model, run
+        self.wrapped, self._steer_run = model, run
         run.keep_plain = True
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
+        return getattr(self.wrapped, name)
 
     def detect_language(self, _steered: ctranslate2.StorageView) -> Any:
-        return self._model.detect_language(ctranslate2.StorageView.from_array(self._steer_run.plain))
+        return self.wrapped.detect_language(ctranslate2.StorageView.from_array(self._steer_run.plain))
 
 
 def _on_host(output: ctranslate2.StorageView) -> ctranslate2.StorageView:

@@ -27,7 +27,7 @@ MAX_INITIAL_TIMESTAMP = 50  # faster-whisper: 1.0 s in steps of 20 ms
 class ObjectiveConfig:
     """Weights of the parts of the loss."""
 
-    speech: float = 4.0
+    speech: float = 8.0
     """Weight of the divergence on speech against the cross-entropy on non-speech."""
     no_speech_token: float = 0.1
     """Weight of `<|nospeech|>` at the start-of-transcript position."""
