@@ -16,6 +16,10 @@ from typing import Any, Literal, get_args
 from steer_asr.errors import ManifestError
 
 Kind = Literal["speech", "nonspeech", "mixed"]
+TEXT_KEYS = (
+    *("audio_filepath", "text", "label", "source", "group", "lang", "split", "category", "licence"),
+    "alignment_filepath",
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Clip]:
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines: U+2028 may stand in a transcript
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: cannot be read as a manifest ({error})") from error
     clips = []
@@ -57,7 +61,7 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Clip]:
         if line.strip():
             try:
                 clips.append(_clip(json.loads(line), path.parent))
-            except (ValueError, TypeError, KeyError) as error:
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
                 raise ManifestError(f"{path}:{number}: {_reason(error)}") from error
     if not clips:
         raise ManifestError(f"{path}: no clip in it; one JSON object per line is expected")
@@ -73,12 +77,12 @@ def _clip(row: Any, folder: Path) -> Clip:
     duration = row["duration"]
     if isinstance(duration, bool) or not isinstance(duration, int | float) or not 0 <= duration < 1e7:
         raise ValueError(f"duration {duration!r} is not a number of seconds")
-    for key in ("audio_filepath", "text", "label", "source", "group", "lang", "split", "category", "licence"):
+    for key in TEXT_KEYS:
         if not isinstance(row.get(key, ""), str):
             raise TypeError(f"{key} must be text")
     if not row["audio_filepath"]:
         raise ValueError("audio_filepath is empty")
-    alignment = row.get("alignment_filepath")
+    alignment = row.get("alignment_filepath", "")
     return Clip(
         audio_path=folder / row["audio_filepath"],
         duration_s=float(duration),
@@ -92,7 +96,7 @@ def _clip(row: Any, folder: Path) -> Clip:
         category=row.get("category", ""),
         licence=row.get("licence", ""),
         shippable=row.get("shippable") is True,
-        alignment_path=folder / alignment if isinstance(alignment, str) else None,
+        alignment_path=folder / alignment if alignment else None,
     )
 
 

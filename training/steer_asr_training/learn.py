@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +43,10 @@ class LearnConfig:
     n_gate_features: int = 64
     """How many of them are chosen for telling speech from non-speech; the others for moving the decoder."""
     reach_frames: int = 75
-    """The gate protects frames within this distance of speech."""
+    """While learning, the gate protects frames within this distance of speech, so that the edit also meets the pauses
+    and the padding of speech, and has to leave the words beside them alone."""
+    served_reach_frames: int = 1500
+    """The same in the finished pack. The whole window: one word anywhere in it, and nothing is edited."""
     rank_steps: int = 50
     """Steps of the run over the whole dictionary that ranks features by effect."""
     steps: int = 300
@@ -53,6 +56,8 @@ class LearnConfig:
     """Speech windows used; each costs one decoding of stock Whisper in each mode."""
     lr: float = 0.05
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    rank_objective: ObjectiveConfig = field(default_factory=lambda: ObjectiveConfig(speech=4.0))
+    """While ranking: bolder, to see what silences at all."""
     seed: int = 0
 
 
@@ -79,6 +84,7 @@ def learn(config: LearnConfig, store: ActivationStore, sae: Path, model: ModelFi
     ids = tuple(gate_ids + [i for i in effect if i not in set(gate_ids)][: config.n_features - len(gate_ids)])
     gate, z = run.gate(ids)
     scales = run.learn_scales(ids, gate, z)
+    gate = replace(gate, reach_frames=config.served_reach_frames)
     learned = Learned(ids, scales, gate, select(dictionary, ids))
     _save(folder, config, learned)
     return learned
@@ -134,11 +140,12 @@ class _Run:
             everything = self.dictionary
             scales, moved = self._descend(
                 everything,
-                lambda i, x: everything.encode(x),
+                lambda _, x: everything.encode(x),
                 weights,
                 np.ones(everything.n_features, np.float32),
                 steps=self.config.rank_steps,
                 label="rank features",
+                objective=self.config.rank_objective,
                 state=None,
             )
             return {"score": np.abs(scales - 1) * moved}
@@ -151,9 +158,15 @@ class _Run:
         weights = [gate(window.astype(np.float32)).weights for window in z]
         start = np.ones(len(ids), np.float32)
         scales, _ = self._descend(
-            features, lambda i, x: z[i].astype(np.float32), weights, start, steps=self.config.steps, label="learn",
+            features,
+            lambda i, _: z[i].astype(np.float32),
+            weights,
+            start,
+            steps=self.config.steps,
+            label="learn",
+            objective=self.config.objective,
             state=self.folder / "state.pt",
-        )  # fmt: skip
+        )
         return scales
 
     def _descend(
@@ -165,6 +178,7 @@ class _Run:
         *,
         steps: int,
         label: str,
+        objective: ObjectiveConfig,
         state: Path | None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Gradient descent on feature scales. Returns them, and how much each feature moves on non-speech per unit."""
@@ -199,13 +213,13 @@ class _Run:
                 quiet = rng.choice(nonspeech[0], config.windows_per_step, p=nonspeech[1])
                 spoken = rng.choice(speech[0], config.windows_per_step, p=speech[1])
                 x_quiet, _ = steered(quiet, track=True)
-                silence = silence_loss(self.decoder, x_quiet, config.objective, rng, self._langs(quiet, rng))
+                silence = silence_loss(self.decoder, x_quiet, objective, rng, self._langs(quiet, rng))
                 x_spoken, plain = steered(spoken, track=False)
                 harm = speech_loss(
                     self.decoder, x_spoken, plain, [answers[i] for i in spoken], self._langs(spoken, rng)
                 )
                 penalty = (offset.abs() * moved).sum()
-                loss = silence + config.objective.speech * harm + config.objective.sparsity * penalty
+                loss = silence + objective.speech * harm + objective.sparsity * penalty
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

@@ -50,7 +50,10 @@ def calibrate(recipe: Recipe, learned: Learned, model: ModelFiles, work: Path, w
     if not recipe.dev_manifests:
         return pack
     held_out = replace(
-        recipe.collect, manifests=recipe.dev_manifests, seed=recipe.collect.seed + 1, data=dev_data_config()
+        recipe.collect,
+        manifests=recipe.dev_manifests,
+        seed=recipe.collect.seed + 1,
+        data=dev_data_config(recipe.calibration_windows),
     )
     collect_in_parallel(held_out, work / "dev", workers)
     store = ActivationStore(work / "dev")
@@ -63,12 +66,17 @@ def calibrate(recipe: Recipe, learned: Learned, model: ModelFiles, work: Path, w
     return build_pack(learned, model, name=recipe.name, provenance=origin, calibration=points)
 
 
-def dev_data_config() -> DataConfig:
-    """Held-out windows: every clip as it is, a few synthetic sounds, any licence (nothing is learned from them)."""
+def dev_data_config(n_windows: int) -> DataConfig:
+    """Held-out windows: clips as they are, some synthetic sounds, any licence (nothing is learned from them)."""
     return DataConfig(
-        varied_nonspeech=0, synthetic_nonspeech=40, noisy_speech=40, placed_speech=20, max_music_share=1.0 - 1e-9,
+        varied_nonspeech=0,
+        synthetic_nonspeech=40,
+        noisy_speech=40,
+        placed_speech=20,
+        max_music_share=1.0 - 1e-9,
         only_shippable=False,
-    )  # fmt: skip
+        max_windows=n_windows,
+    )
 
 
 def collect_in_parallel(config: CollectConfig, folder: Path, workers: int) -> None:

@@ -45,6 +45,8 @@ class DataConfig:
     """Largest share of music and game effects among recorded non-speech clips."""
     only_shippable: bool = True
     """Use only clips whose licence allows a pack trained on them to be shipped."""
+    max_windows: int = 0
+    """Take only so many windows of the shuffled plan; 0 is all."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def plan_windows(clips: Sequence[Clip], config: DataConfig, seed: int) -> list[W
         first = clips[picked[0]]
         return WindowSpec(kind, treatment, tuple(picked), _seed(rng), first.source, first.group, first.lang)
 
-    plain = _short_first(speech, clips, rng)[: config.plain_speech or None]
+    plain = _short_first(speech, clips, rng)[: config.plain_speech] if config.plain_speech else speech
     plan = [spec("nonspeech", "plain", [i]) for i in nonspeech] + [spec("speech", "plain", [i]) for i in plain]
     for _ in range(config.varied_nonspeech):
         plan.append(spec("nonspeech", "varied", rng.choice(nonspeech, size=rng.integers(1, 4)).tolist()))
@@ -100,7 +102,7 @@ def plan_windows(clips: Sequence[Clip], config: DataConfig, seed: int) -> list[W
         plan.append(
             WindowSpec("nonspeech", "synthetic", (), _seed(rng), "synthetic", f"synthetic/{n}", generator=generator)
         )
-    return [plan[i] for i in rng.permutation(len(plan))]
+    return [plan[i] for i in rng.permutation(len(plan))[: config.max_windows or None]]
 
 
 def _limit_music(nonspeech: list[int], clips: Sequence[Clip], share: float, rng: np.random.Generator) -> list[int]:

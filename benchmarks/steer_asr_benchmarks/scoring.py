@@ -1,0 +1,148 @@
+"""One prediction to counts: count once, derive many.
+
+    score = score_record(record)
+    score.text.r, score.words, score.wer_counts
+
+Definitions of "text came out", for a clip in which nobody speaks. The letters are those the papers' numbers go by:
+
+| | a clip counts when | who counts so |
+| --- | --- | --- |
+| R | any word is left after normalisation | Calm-Whisper, AAE |
+| W | at least one word in letters is | Zolkepli |
+| P | some window has `no_speech_prob` < 0.5, whatever the text | AudioSAE; a proxy, no text is looked at |
+| D | a word is left in segments with `no_speech_prob` < 0.6 or `avg_logprob` > -1: Whisper's own rule | 2606.07473 |
+| F | a word is left in segments with `no_speech_prob` <= 0.6 | HSP |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jiwer
+
+from steer_asr.errors import ManifestError
+from steer_asr_benchmarks.text import is_lexical, normalize, words_of
+
+NOT_VERBATIM = "likely-verbatim"
+"""Label of speech whose transcript is not exact: its emptiness counts, its words do not."""
+
+
+@dataclass(frozen=True)
+class TextCame:
+    """Whether a clip counts as one with text, by each definition."""
+
+    r: bool
+    w: bool
+    p: bool
+    d: bool
+    f: bool
+
+
+@dataclass(frozen=True)
+class WordCounts:
+    """Words of a reference (hits, substitutions, deletions) and those that were added (insertions)."""
+
+    hits: int = 0
+    substitutions: int = 0
+    deletions: int = 0
+    insertions: int = 0
+
+    @property
+    def words(self) -> int:
+        """Words of the reference."""
+        return self.hits + self.substitutions + self.deletions
+
+    @property
+    def errors(self) -> int:
+        return self.substitutions + self.deletions + self.insertions
+
+    def __add__(self, other: WordCounts) -> WordCounts:
+        return WordCounts(
+            self.hits + other.hits,
+            self.substitutions + other.substitutions,
+            self.deletions + other.deletions,
+            self.insertions + other.insertions,
+        )
+
+
+@dataclass(frozen=True)
+class ClipScore:
+    """What one system did with one clip in one mode."""
+
+    clip: str
+    system: str
+    mode: str
+    kind: str
+    source: str
+    group: str
+    lang: str
+    duration_s: float
+    seconds: float
+    text: str
+    """As the system wrote it."""
+    words: int
+    """Words written, after normalisation. 0 is what "empty" means everywhere here."""
+    came: TextCame
+    wer_counts: WordCounts | None
+    """None for clips that have no say in WER: non-speech, no transcript, or not a verbatim one."""
+    in_headline: bool
+    """Its language is the one that was asked for, so that its WER belongs in the headline."""
+    nobody_speaks: float | None
+    edited_share: float | None
+
+
+def score_record(where: str, record: Mapping[str, Any]) -> ClipScore:
+    """Counts one line of predictions.jsonl. Raises `ManifestError` naming `where` when the line lacks something."""
+    try:
+        return _score(record)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ManifestError(f"{where}: not a prediction ({type(error).__name__}: {error})") from error
+
+
+def _score(record: Mapping[str, Any]) -> ClipScore:
+    forced = record["language"] if record["language_forced"] else ""
+    language = record["lang"] or forced  # the reference's language first, so that all systems are normalised alike
+    words = words_of(normalize(record["text"], language))
+    return ClipScore(
+        clip=record["clip"],
+        system=record["system"],
+        mode=record["mode"],
+        kind=record["kind"],
+        source=record["source"],
+        group=record["group"],
+        lang=record["lang"],
+        duration_s=float(record["duration_s"]),
+        seconds=float(record["seconds"]),
+        text=record["text"],
+        words=len(words),
+        came=_text_came(record, words, language),
+        wer_counts=_wer_counts(record, language),
+        in_headline=not forced or not record["lang"] or record["lang"] == forced,
+        nobody_speaks=record["nobody_speaks"],
+        edited_share=record["edited_share"],
+    )
+
+
+def _text_came(record: Mapping[str, Any], words: list[str], language: str) -> TextCame:
+    def remains(rule: Callable[[Mapping[str, Any]], bool]) -> bool:
+        kept = "".join(segment["text"] for segment in record["segments"] if rule(segment))
+        return bool(words_of(normalize(kept, language)))
+
+    return TextCame(
+        r=bool(words),
+        w=any(is_lexical(word) for word in words),
+        p=any(window["no_speech_prob"] < 0.5 for window in record["windows"]),
+        d=remains(lambda segment: segment["no_speech_prob"] < 0.6 or segment["avg_logprob"] > -1.0),
+        f=remains(lambda segment: segment["no_speech_prob"] <= 0.6),
+    )
+
+
+def _wer_counts(record: Mapping[str, Any], language: str) -> WordCounts | None:
+    """Word errors as everybody counts them: all tokens of the normalised text, lone "." included."""
+    reference = normalize(record["reference"], language)
+    if record["kind"] == "nonspeech" or record["label"] == NOT_VERBATIM or not reference:
+        return None
+    found = jiwer.process_words(reference, normalize(record["text"], language))
+    return WordCounts(found.hits, found.substitutions, found.deletions, found.insertions)
