@@ -26,7 +26,7 @@ test: lint       ## the whole check: lint, format, types, import rules, tests
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
 demo: $(VENV)/.installed  ## a few clips, stock and steered: a table, a picture, a page

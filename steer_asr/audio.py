@@ -53,9 +53,7 @@ class AudioLimits:
     """Decoded over input bytes; looked at once 64 MiB are decoded, so that short silence may compress as it likes."""
 
 
-def decode_audio(
-    source: str | os.PathLike[str] | bytes | BinaryIO, *, limits: AudioLimits | None = None
-) -> np.ndarray:
+def decode_audio(source: str | os.PathLike[str] | bytes | BinaryIO, *, limits: AudioLimits | None = None) -> np.ndarray:
     """Decodes one recording to float32 [n_samples], mono, 16 kHz, in [-1, 1].
 
     `source` is a path, the file's bytes, or a seekable binary file object; several channels are mixed down. Sample

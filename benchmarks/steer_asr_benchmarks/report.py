@@ -50,6 +50,8 @@ def report_on(scores: Iterable[ClipScore], run: Mapping[str, Any]) -> dict[str, 
     modes = _in_order((score.mode for score in scores), run.get("decoding", {}).get("modes", ()))
     scores.sort(key=lambda score: score.clip)  # so that sums are the same however a run was interrupted or sharded
     by_mode = {mode: _mode_report([s for s in scores if s.mode == mode], names, options) for mode in modes}
+    if (run.get("model") or {}).get("shared_encoder"):
+        _drop_costs(by_mode)
     packs = [option["pack"] | {"strength": option["strength"]} for option in options.values() if "pack" in option]
     return {
         "schema_version": SCHEMA_VERSION,
@@ -76,6 +78,13 @@ def write_report(report: Mapping[str, Any], folder: Path) -> None:
     """Writes report.json and report.md, each whole or not at all."""
     write_text(folder / REPORT_FILE, json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     write_text(folder / TABLE_FILE, markdown(report))
+
+
+def _drop_costs(by_mode: Mapping[str, Any]) -> None:
+    """Where systems shared one encoder pass, only the first to see a window paid for it: no latency is meant."""
+    for found in by_mode.values():
+        for system in found["systems"].values():
+            system["cost"] = dict.fromkeys(system["cost"])
 
 
 def _progress(scores: Sequence[ClipScore], run: Mapping[str, Any]) -> dict[str, Any]:

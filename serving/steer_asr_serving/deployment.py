@@ -126,12 +126,9 @@ class RemoteTranscriber:
         """Asks Serve's controller, since a question to a busy replica would wait behind its work."""
         from ray import serve
 
+        own_app = serve.get_replica_context().app_name
         status = await asyncio.to_thread(serve.status)
-        return any(
-            app.deployments[DEPLOYMENT].status == "HEALTHY"
-            for app in status.applications.values()
-            if DEPLOYMENT in app.deployments
-        )
+        return status.applications[own_app].deployments[DEPLOYMENT].status == "HEALTHY"
 
 
 def _while_wanted(segments: Iterator[Segment], gone: threading.Event) -> Iterator[Segment]:

@@ -90,6 +90,19 @@ def test_unknown_names_get_the_nearest_ones(folder: Path, monkeypatch: pytest.Mo
         load_pack(folder.parent)
 
 
+def test_a_broken_neighbour_does_not_get_in_the_way(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = folder.parent / "broken"
+    broken.mkdir()
+    (broken / "steer.json").write_text("{")
+    monkeypatch.setenv("STEER_ASR_PACKS", str(folder.parent))
+    assert load_pack("default", model_sha256="0" * 64).path == folder
+    assert "broken" in caplog.text
+    with pytest.raises(PackError, match="cannot be read"):
+        load_pack(broken)
+
+
 def test_default_is_the_pack_made_for_the_weights(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STEER_ASR_PACKS", str(folder.parent))
     assert load_pack("default", model_sha256="0" * 64).path == folder

@@ -78,9 +78,9 @@ def test_silence_loss_is_the_cost_of_end_of_text_and_reaches_the_encoder_output(
     loss = silence_loss(decoder, x, config, np.random.default_rng(0), ["en"])
     memory = decoder.attend(x.detach())
     row = torch.tensor([0])
-    plain = decoder.masked(
-        decoder.log_probs(memory, torch.tensor([[50257, 50362]]), row, torch.tensor([1]))
-    )[0, decoder.tokens.eot]
+    plain = decoder.masked(decoder.log_probs(memory, torch.tensor([[50257, 50362]]), row, torch.tensor([1])))[
+        0, decoder.tokens.eot
+    ]
     assert float(loss.detach()) > 0
     rng = np.random.default_rng(0)
     start = 0 if rng.random(1)[0] < 0.7 else int(rng.integers(0, 51, 1)[0])

@@ -72,7 +72,7 @@ def test_aux_loss_pulls_dead_features_towards_the_residual() -> None:
     with torch.no_grad():
         sae.b_enc[:16] = -1.0
     sae.frames_since_fired[:16] = 1000
-    sae._count_dead = lambda z: None  # type: ignore[method-assign]
+    sae._count_dead = lambda _: None
     sae(data(), 0.5).loss.backward()
     assert sae.W_dec.grad is not None
     assert bool((sae.W_dec.grad[:16].abs().sum(dim=1) > 0).any())

@@ -17,8 +17,8 @@ from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.transcribe import get_suppressed_tokens
 from tokenizers import Tokenizer as HfTokenizer
 
+from steer_asr._progress import Progress
 from steer_asr.hooks import OUTPUT_HOOK_POINT
-from steer_asr_training.progress import Progress
 from steer_asr_training.store import ActivationStore
 
 BATCH = 8

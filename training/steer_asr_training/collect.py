@@ -13,11 +13,11 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from steer_asr._progress import Progress
 from steer_asr.errors import SteerOptionError
 from steer_asr.hooks import OUTPUT_HOOK_POINT
 from steer_asr.manifest import Clip, read_manifest
 from steer_asr_training.encoders import AudioEncoder, load_encoder
-from steer_asr_training.progress import Progress
 from steer_asr_training.store import has_shard, open_store, write_shard
 from steer_asr_training.windows import DataConfig, WindowSpec, plan_windows, render
 

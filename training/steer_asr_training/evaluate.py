@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import jiwer
 import numpy as np
 
+from steer_asr._progress import Progress
 from steer_asr.pack import SteerPack
 from steer_asr.steering import steer_frames
 from steer_asr_training.answers import BATCH, MODES, GreedyDecoder
-from steer_asr_training.progress import Progress
 from steer_asr_training.store import ActivationStore
 
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 
 from steer_asr._files import atomic_path
+from steer_asr._progress import Progress
 from steer_asr.errors import SteerOptionError
 from steer_asr.hooks import OUTPUT_HOOK_POINT
 from steer_asr.sae import save_features
-from steer_asr_training.progress import Progress
 from steer_asr_training.store import ActivationStore
 from steer_asr_training.training_sae import BatchTopKSae, SaeConfig
 

@@ -17,9 +17,9 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
+from steer_asr._progress import Progress
 from steer_asr.gate import Gate, moving_average
 from steer_asr.sae import SaeFeatures
-from steer_asr_training.progress import Progress
 from steer_asr_training.store import ActivationStore
 
 SMOOTH_FRAMES = 11

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from steer_asr._files import atomic_path
+from steer_asr._progress import Progress
 from steer_asr.errors import SteerOptionError
 from steer_asr.gate import Gate
 from steer_asr.hooks import OUTPUT_HOOK_POINT
@@ -28,7 +29,6 @@ from steer_asr_training.answers import stock_answers
 from steer_asr_training.decoder import FrozenDecoder
 from steer_asr_training.gate_fit import discriminative_features, fit_gate, pooled_activations, source_weights
 from steer_asr_training.objective import ObjectiveConfig, silence_loss, speech_loss
-from steer_asr_training.progress import Progress
 from steer_asr_training.store import ActivationStore
 
 OTHER_LANGUAGES = ("de", "fr", "es", "ru", "zh", "ja", "pt", "it", "nl", "pl", "tr", "ko", "cy", "la")

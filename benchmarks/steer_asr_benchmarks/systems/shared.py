@@ -24,7 +24,7 @@ class EncoderMemory:
         self._outputs: OrderedDict[bytes, np.ndarray] = OrderedDict()
 
     def get(self, features: ctranslate2.StorageView, encode: Any) -> ctranslate2.StorageView:
-        """The output for `features`: remembered, or made by `encode`. A copy each time, since steering edits in place."""
+        """The output for `features`: remembered, or made by `encode`. Always a copy: steering edits in place."""
         key = hashlib.sha256(np.asarray(features)).digest()
         if key not in self._outputs:
             self._outputs[key] = np.array(encode(), dtype=np.float32)
