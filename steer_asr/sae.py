@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from steer_asr.errors import PackError
 
@@ -69,7 +69,8 @@ class SaeFeatures:
 
 def save_features(folder: Path, features: SaeFeatures, metadata: dict[str, Any]) -> None:
     """Writes the two SAELens files into `folder`; `metadata` goes into `cfg.json` (hook point, model, feature ids)."""
-    save_file({name: np.ascontiguousarray(getattr(features, name)) for name in TENSORS}, folder / WEIGHTS_FILE)
+    tensors = {name: np.ascontiguousarray(getattr(features, name)) for name in TENSORS}
+    (folder / WEIGHTS_FILE).write_bytes(save(tensors))  # save_file would make it readable by its owner only
     cfg = {
         "architecture": "jumprelu",
         "d_in": features.d_in,

@@ -50,4 +50,5 @@ def _shrunk(name: str, source: ModelBin) -> tuple[int, ...]:
     """The shape of a variable at width 32: axes that are multiples of the width shrink, others stay."""
     width = source["encoder/layer_norm/gamma"].shape[0]
     sizes = {factor * width: factor * WIDTH for factor in (1, 2, 3, 4)}
-    return tuple(sizes.get(size, size) for size in source[name].shape)
+    shape: tuple[int, ...] = source[name].shape
+    return tuple(sizes.get(size, size) for size in shape)

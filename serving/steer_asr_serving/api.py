@@ -20,10 +20,10 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.datastructures import UploadFile
-from steer_asr.formats import render
 
 from steer_asr import __version__
 from steer_asr.audio import AudioLimits, decode_audio
+from steer_asr.formats import render
 from steer_asr_serving import errors
 from steer_asr_serving.deployment import Job, Transcriber
 from steer_asr_serving.errors import ApiError

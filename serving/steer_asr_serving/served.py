@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from steer_asr.errors import ModelError, SteerOptionError, unknown_name
-from steer_asr.models import find_model
+from steer_asr.errors import ModelError, PackError, SteerOptionError, unknown_name
+from steer_asr.models import ModelFiles, find_model
 from steer_asr.pack import list_packs, load_pack
 from steer_asr.steering import Steering, parse_steer
 from steer_asr_serving.settings import Settings
@@ -37,11 +37,7 @@ class ServedModel:
         files = find_model(settings.model)
         default = parse_steer(settings.steer)
         if default is not None:
-            pack = default.pack
-            if isinstance(pack, str):
-                pack = load_pack(pack, model_sha256=files.sha256, model_name=files.name)
-            pack.check_fits(sha256=files.sha256, model_name=files.name, d_model=pack.features.d_in)
-            pack.check_output_hook()
+            _check_pack(default, files)
         return cls(
             name=files.name,
             packs=tuple(info.name for info in list_packs() if info.base_sha256 == files.sha256),
@@ -64,6 +60,18 @@ class ServedModel:
         if steering is not None and steering.pack not in ("default", *self.packs):
             raise SteerOptionError(unknown_name("pack", str(steering.pack), ("default", *self.packs)))
         return steering
+
+
+def _check_pack(steering: Steering, files: ModelFiles) -> None:
+    """Raises `PackError` unless the replicas will be able to use the steering's pack with the model."""
+    try:
+        pack = steering.pack
+        if isinstance(pack, str):
+            pack = load_pack(pack, model_sha256=files.sha256, model_name=files.name)
+        pack.check_fits(sha256=files.sha256, model_name=files.name, d_model=pack.features.d_in)
+        pack.check_output_hook()
+    except PackError as error:
+        raise type(error)(f"{error}; or serve without steering: --steer off") from error
 
 
 def _check_compute_type(compute_type: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 import socket
@@ -10,25 +9,23 @@ import subprocess
 import sys
 import time
 import uuid
-import wave
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx2
-import numpy as np
 import openai
 import pytest
 
-from steer_asr.audio import decode_audio
-from steer_asr.errors import ModelError
-from steer_asr.models import find_model
+from steer_asr.models import ModelFiles
 
 pytestmark = pytest.mark.slow
 
 START_S, STOP_S = 180, 60
 ALL_INTERFACES = "0" * 8, "0" * 32
+CLIPS = Path(__file__).parents[2] / "benchmarks" / "demo" / "clips"
+SPEECH, FROGS = CLIPS / "speech-short.flac", CLIPS / "frogs.flac"
 
 
 @dataclass
@@ -55,19 +52,15 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory, tiny_en: ModelFiles) -> Iterator[Server]:
     """One server for all tests of this file."""
-    try:
-        find_model("tiny.en", local_files_only=True)
-    except ModelError as missing:
-        pytest.skip(f"tiny.en is not here: {missing}")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log = tmp_path_factory.mktemp("server") / "log"
     mark = f"STEER_ASR_TEST_RUN={uuid.uuid4()}"
     environment = os.environ | dict([mark.split("=")]) | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "steer_asr_serving.cli", "--model", "tiny.en", "--port", str(port)]
+    command = [sys.executable, "-m", "steer_asr_serving.cli", "--model", tiny_en.name, "--port", str(port)]
     command += ["--compute-type", "float32", "--cpus-per-replica", "1"]
     with log.open("w") as output:
         process = subprocess.Popen(command, stderr=output, env=environment, text=True)
@@ -84,38 +77,39 @@ def server(tmp_path_factory) -> Iterator[Server]:
         process.wait(STOP_S)
 
 
-def test_json_and_text(server: Server, noise: bytes) -> None:
+def test_speech_is_transcribed_as_json_and_as_text(server: Server) -> None:
     create = server.client.audio.transcriptions.create
-    assert create(model="tiny.en", file=("noise.wav", noise)).text == ""
-    assert create(model="whisper-1", file=("noise.wav", noise), response_format="text").strip() == ""
+    spoken = "He might even have been made amiable himself."
+    assert create(model="tiny.en", file=SPEECH).text == spoken
+    assert create(model="whisper-1", file=SPEECH, response_format="text") == spoken + "\n"
 
 
-def test_steering_on_and_off_in_one_server(server: Server, noise: bytes) -> None:
-    create = server.client.audio.transcriptions.create
-    answers = {
-        steer: create(
+def test_steering_is_chosen_by_each_request(server: Server) -> None:
+    frogs = {
+        steer: server.client.audio.transcriptions.create(
             model="tiny.en",
-            file=("noise.wav", noise),
+            file=FROGS,
             response_format="verbose_json",
-            temperature=0.01,
-            extra_body={"steer": steer},
+            extra_body={} if steer is None else {"steer": steer},
         )
-        for steer in ("default", "off", 0.5)
+        for steer in ("off", "default", 0.5, None)
     }
-    assert answers["default"].steer["strength"] == 1.0
-    assert answers["default"].speech_detected is False
-    assert answers[0.5].steer["strength"] == 0.5
-    assert answers["off"].steer is None
-    assert {answer.duration for answer in answers.values()} == {3.0}
+    assert "Thank you" in frogs["off"].text
+    assert frogs["off"].speech_detected is True
+    assert "steer" not in frogs["off"].model_extra
+    assert frogs["default"].text == frogs[None].text == ""
+    assert frogs["default"].speech_detected is False
+    assert [frogs[steer].steer["strength"] for steer in ("default", 0.5, None)] == [1.0, 0.5, 1.0]
+    assert {answer.duration for answer in frogs.values()} == {5.989}
 
 
-def test_bad_requests_get_the_envelope(server: Server, noise: bytes) -> None:
+def test_bad_requests_get_the_envelope(server: Server) -> None:
     create = server.client.audio.transcriptions.create
     with pytest.raises(openai.BadRequestError) as empty:
         create(model="tiny.en", file=("a.wav", b""))
     assert empty.value.code == "empty_file"
     with pytest.raises(openai.BadRequestError, match="language 'fr' is not one of this model's: en") as language:
-        create(model="tiny.en", file=("a.wav", noise), language="fr")  # refused by the replica, past Ray
+        create(model="tiny.en", file=SPEECH, language="fr")  # refused by the replica, past Ray
     assert language.value.param == "language"
     with pytest.raises(openai.APIStatusError) as large:
         create(model="tiny.en", file=("a.wav", bytes(26 << 20)))
@@ -172,17 +166,3 @@ def listening(processes: dict[int, str]) -> Iterator[tuple[int, str, int]]:
             if fields[3] == "0A" and (pid := owners.get(f"socket:[{fields[9]}]")):
                 address, port = fields[1].split(":")
                 yield pid, address, int(port, 16)
-
-
-@pytest.fixture(scope="module")
-def noise() -> bytes:
-    """Three seconds of quiet white noise as a WAV file."""
-    samples = (300 * np.random.default_rng(0).standard_normal(48_000)).astype("<i2")
-    file = io.BytesIO()
-    with wave.open(file, "wb") as writer:
-        writer.setnchannels(1)
-        writer.setsampwidth(2)
-        writer.setframerate(16_000)
-        writer.writeframes(samples.tobytes())
-    assert decode_audio(file.getvalue()).shape == (48_000,)
-    return file.getvalue()

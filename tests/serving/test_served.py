@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,13 @@ def test_the_operator_may_give_a_pack_folder_and_a_request_may_not(packs) -> Non
 def test_a_pack_for_another_model_is_not_offered() -> None:
     with pytest.raises(SteerOptionError, match="unknown pack 'foreign'"):
         ServedModel.find(Settings(steer="off")).steering("foreign")
+
+
+def test_a_model_without_a_pack_can_still_be_served(packs) -> None:
+    shutil.rmtree(packs / "quiet")
+    with pytest.raises(PackError, match="no default pack for 'ours'.*--steer off"):
+        ServedModel.find(Settings())
+    assert ServedModel.find(Settings(steer="off")).packs == ()
 
 
 @pytest.mark.parametrize(

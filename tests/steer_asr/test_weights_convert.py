@@ -78,13 +78,13 @@ def hf_encoding(model: WhisperForConditionalGeneration, mel: np.ndarray) -> np.n
 
 def hf_tokens(model: WhisperForConditionalGeneration, mel: np.ndarray) -> list[int]:
     """The same by transformers' own `generate`, which finds all else that it needs in the model."""
-    known = model.generation_config
-    assert known is not None
+    known: Any = model.generation_config
     start = prompt(known.is_multilingual)
     suppressed = [*known.suppress_tokens, *range(start[-1] + 1, start[-1] + 1502)]
     options: dict[str, Any] = {"language": "en", "task": "transcribe"} if known.is_multilingual else {}
     options |= {"max_length": LIMIT, "suppress_tokens": suppressed, "do_sample": False, "num_beams": 1}
-    tokens = model.generate(torch.from_numpy(mel), **options)[0].tolist()
+    generated: Any = model.generate(torch.from_numpy(mel), **options)
+    tokens: list[int] = generated[0].tolist()
     tokens = tokens[len(start) :] if tokens[: len(start)] == start else tokens
     return tokens[: tokens.index(known.eos_token_id)] if known.eos_token_id in tokens else tokens
 

@@ -11,7 +11,10 @@ import typer
 
 from steer_asr.errors import SteerASRError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help=__doc__)
+TRAIN_EXTRA = ("torch", "transformers", "sklearn", "yaml", "jiwer")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, help=__doc__
+)
 
 RecipeFile = Annotated[Path, typer.Argument(help="YAML recipe, for example training/recipes/base.yaml.")]
 DataFolder = Annotated[Path, typer.Option("--data", help="Replaces {data} in the recipe's manifest paths.")]
@@ -119,17 +122,14 @@ def export_command(
 
 
 def main() -> None:
-    """Console script. A `SteerASRError` is one line on stderr and exit code 2; an interrupt is 130."""
+    """Console script. A `SteerASRError` is one line on stderr and exit code 2."""
     try:
         app()
     except SteerASRError as error:
-        print(f"error: {error}", file=sys.stderr)
+        typer.echo(f"error: {error}", err=True)
         sys.exit(2)
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in ("torch", "transformers", "sklearn", "yaml", "jiwer"):
+        if (error.name or "").split(".")[0] not in TRAIN_EXTRA:
             raise
-        print(f"error: {error.name} is missing; install it with: pip install 'steer-asr[train]'", file=sys.stderr)
+        typer.echo(f"error: {error.name} is missing; install it with: pip install 'steer-asr[train]'", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; the same command resumes", file=sys.stderr)
-        sys.exit(130)

@@ -60,7 +60,8 @@ class Window:
     """One decoded window of up to 30 s, whether or not any text came out of it."""
 
     no_speech_prob: float
-    avg_logprob: float
+    avg_logprob: float | None
+    """None for an empty answer."""
     compression_ratio: float
     tokens: tuple[int, ...]
     """As decoded, timestamps included."""

@@ -6,6 +6,7 @@ passes through `generate_with_fallback`, so that method is overridden to write t
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -31,7 +32,9 @@ class RecordingWhisperModel(WhisperModel):
 def record_window(windows: list[Window], outcome: Any) -> Any:
     """Appends what `generate_with_fallback` returned to `windows`, and returns it as it was."""
     result, avg_logprob, _, compression_ratio = outcome
-    windows.append(Window(result.no_speech_prob, avg_logprob, compression_ratio, tuple(result.sequences_ids[0])))
+    # An empty answer has no token to average over: CTranslate2 divides by a length of zero.
+    mean = float(avg_logprob) if math.isfinite(avg_logprob) else None
+    windows.append(Window(result.no_speech_prob, mean, compression_ratio, tuple(result.sequences_ids[0])))
     return outcome
 
 
