@@ -217,7 +217,7 @@ def _audio_stream(container: InputContainer, name: str) -> av.AudioStream:
     stream = container.streams.audio[0]
     if stream.codec_context is None or stream.codec_context.codec_tag in PROTECTED_TAGS:
         raise AudioError(f"{name}: its audio cannot be decoded: protected (DRM) or of an unknown kind")
-    stream.thread_type = "NONE"  # one recording, one thread: servers decode many at a time
+    stream.codec_context.thread_type = "NONE"  # one recording, one thread: servers decode many at a time
     return stream
 
 

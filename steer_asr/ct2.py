@@ -21,7 +21,7 @@ from typing import Any
 import ctranslate2
 import numpy as np
 from faster_whisper import BatchedInferencePipeline, WhisperModel
-from faster_whisper.transcribe import Segment, TranscriptionInfo
+from faster_whisper.transcribe import Segment
 
 from steer_asr.audio import decode_audio
 from steer_asr.models import ModelFiles, find_model
@@ -98,7 +98,7 @@ class SteeredWhisperModel(WhisperModel):
 
     def transcribe(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, audio: Any, *args: Any, steer: Any = AS_BOUND, **kwargs: Any
-    ) -> tuple[Iterator[Segment], TranscriptionInfo]:
+    ) -> tuple[Iterator[Any], Any]:
         """As `faster_whisper.WhisperModel.transcribe`, plus `steer=` (see `parse_steer`).
 
         With steering, segments are `SteeredSegment`s, `info` is a `SteeredInfo`, and `suppress_blank` is off unless
@@ -111,7 +111,8 @@ class SteeredWhisperModel(WhisperModel):
         if not isinstance(audio, np.ndarray):
             audio = decode_audio(audio)
         if steering is None:
-            return WhisperModel.transcribe(self._unsteered(), audio, *args, **kwargs)
+            segments, info = WhisperModel.transcribe(self._unsteered(), audio, *args, **kwargs)
+            return iter(segments), info
         bound = self._bind(steering)
         kwargs.setdefault("suppress_blank", False)
         return bound._transcribe_steered(audio, *args, **kwargs)
@@ -152,9 +153,7 @@ class SteeredWhisperModel(WhisperModel):
         """Width of the encoder output; CTranslate2 does not tell, so it is read off the weights."""
         return read_model_bin(self.files.path / "model.bin")["encoder/layer_norm/gamma"].shape[0]
 
-    def _transcribe_steered(
-        self, audio: np.ndarray, *args: Any, **kwargs: Any
-    ) -> tuple[Iterator[Segment], TranscriptionInfo]:
+    def _transcribe_steered(self, audio: np.ndarray, *args: Any, **kwargs: Any) -> tuple[Iterator[Any], Any]:
         """Runs faster-whisper on this bound copy."""
         run = self._bound_run
         if kwargs.get("multilingual") and not run.steering.steer_language_detection:
@@ -188,18 +187,19 @@ class SteeredWhisperModel(WhisperModel):
 class SteeredBatchedInferencePipeline(BatchedInferencePipeline):
     """faster-whisper's batched pipeline whose `transcribe` also takes `steer=`. `model` is a `SteeredWhisperModel`."""
 
-    model: SteeredWhisperModel
+    model: SteeredWhisperModel  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def transcribe(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, audio: Any, *args: Any, steer: Any = AS_BOUND, **kwargs: Any
-    ) -> tuple[Iterator[Segment], TranscriptionInfo]:
+    ) -> tuple[Iterator[Any], Any]:
         """As `BatchedInferencePipeline.transcribe`, plus `steer=`; segments without text are left out."""
         if not isinstance(audio, np.ndarray):
             audio = decode_audio(audio)
         bound = copy.copy(self)
         bound.model = self.model if steer is AS_BOUND else self.model.steered(steer)
         if bound.model._run is None:
-            return BatchedInferencePipeline.transcribe(bound, audio, *args, **kwargs)
+            segments, info = BatchedInferencePipeline.transcribe(bound, audio, *args, **kwargs)
+            return iter(segments), info
         bound.model = bound.model._bind(bound.model._run.steering)
         run = bound.model._bound_run
         if kwargs.get("multilingual") and not run.steering.steer_language_detection:
@@ -213,7 +213,9 @@ class SteeredBatchedInferencePipeline(BatchedInferencePipeline):
             self.model._run.chunks = list(chunks_metadata)
         return super().forward(features, tokenizer, chunks_metadata, options)
 
-    def _batched_segments_generator(self, *args: Any, **kwargs: Any) -> Iterable[Segment]:
+    def _batched_segments_generator(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, *args: Any, **kwargs: Any
+    ) -> Iterable[Segment]:
         segments = super()._batched_segments_generator(*args, **kwargs)
         if self.model._run is None:
             return segments

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def pack(model: SteeredWhisperModel) -> SteerPack:
     return random_pack(384, model.files.sha256, gate=open_gate(16))
 
 
-def texts(result: tuple[Iterator[Any], Any]) -> list[str]:
+def texts(result: tuple[Iterable[Any], Any]) -> list[str]:
     return [segment.text for segment in result[0]]
 
 

@@ -66,13 +66,13 @@ def test_dead_features_are_counted_in_frames() -> None:
     assert sae.frames_since_fired[:16].tolist() == [512] * 16
 
 
-def test_aux_loss_pulls_dead_features_towards_the_residual() -> None:
+def test_aux_loss_pulls_dead_features_towards_the_residual(monkeypatch: pytest.MonkeyPatch) -> None:
     sae = build_sae(dead_after_frames=1)
     sae.measure_input(data())
     with torch.no_grad():
         sae.b_enc[:16] = -1.0
     sae.frames_since_fired[:16] = 1000
-    sae._count_dead = lambda _: None
+    monkeypatch.setattr(sae, "_count_dead", lambda _: None)
     sae(data(), 0.5).loss.backward()
     assert sae.W_dec.grad is not None
     assert bool((sae.W_dec.grad[:16].abs().sum(dim=1) > 0).any())

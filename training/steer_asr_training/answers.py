@@ -36,7 +36,7 @@ class GreedyDecoder:
         self.suppress_blank = suppress_blank
         self._tokenizer = HfTokenizer.from_file(str(folder / "tokenizer.json"))
         self.tokens = self.tokenizer("en")
-        self._suppressed = list(get_suppressed_tokens(self.tokens, [-1]) or ())
+        self._suppressed = list(get_suppressed_tokens(self.tokens, (-1,)) or ())
 
     def tokenizer(self, lang: str) -> Tokenizer:
         multilingual = self.model.is_multilingual

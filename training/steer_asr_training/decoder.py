@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from faster_whisper.tokenizer import Tokenizer
@@ -39,14 +40,16 @@ class FrozenDecoder:
     """A Whisper decoder without gradients of its own."""
 
     def __init__(self, folder: Path, dtype: torch.dtype, device: str) -> None:
-        whisper = hf_from_ct2(folder).to(device).requires_grad_(False)
+        whisper = hf_from_ct2(folder)
+        whisper.requires_grad_(False)
+        nn.Module.to(whisper, device)
         self.decoder, self.embedding = whisper.model.decoder, whisper.model.decoder.embed_tokens.weight
         self.config, self.dtype, self.device = whisper.config, dtype, device
         self.multilingual = whisper.config.vocab_size >= FULL_VOCABULARY
         self._tokenizer = HfTokenizer.from_file(str(folder / "tokenizer.json"))
         self.tokens = self.tokenizer("en")
         suppressed = torch.zeros(whisper.config.vocab_size)
-        suppressed[list(get_suppressed_tokens(self.tokens, [-1]) or ())] = float("-inf")
+        suppressed[list(get_suppressed_tokens(self.tokens, (-1,)) or ())] = float("-inf")
         self._suppressed = suppressed.to(device)
 
     def tokenizer(self, lang: str) -> Tokenizer:
@@ -63,7 +66,7 @@ class FrozenDecoder:
         cross = DynamicCache()
         with self._autocast():
             for i, layer in enumerate(self.decoder.layers):
-                attention = layer.encoder_attn
+                attention: Any = layer.encoder_attn
                 cross.update(_heads(attention, attention.k_proj(x)), _heads(attention, attention.v_proj(x)), i)
         return EncoderDecoderCache(DynamicCache(), cross)
 
@@ -96,7 +99,7 @@ class FrozenDecoder:
         return torch.autocast(self.device, dtype=self.dtype, enabled=self.dtype != torch.float32)
 
 
-def _heads(attention: nn.Module, projected: torch.Tensor) -> torch.Tensor:
+def _heads(attention: Any, projected: torch.Tensor) -> torch.Tensor:
     batch, frames, _ = projected.shape
     return projected.view(batch, frames, attention.num_heads, attention.head_dim).transpose(1, 2)
 

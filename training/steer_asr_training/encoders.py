@@ -71,7 +71,8 @@ def native_bfloat16(device: str) -> bool:
     """True when `device` multiplies bfloat16 matrices in hardware."""
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities: dict[str, Any] = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    capabilities: dict[str, Any] = dict(found)
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
 
 
@@ -79,7 +80,8 @@ class _TorchEncoder:
     """Hooks every point at once, runs the encoder once, hands the activations back in float32."""
 
     def __init__(self, module: nn.Module, dtype: torch.dtype, device: str) -> None:
-        self.module, self.dtype, self.device = module.to(device).eval(), dtype, device
+        self.module: Any = module.to(device).eval()
+        self.dtype, self.device = dtype, device
 
     def _run(self, inputs: torch.Tensor, points: Sequence[str]) -> dict[str, np.ndarray]:
         caught: dict[str, torch.Tensor] = {}

@@ -35,7 +35,7 @@ def shard_path(folder: Path, index: int) -> Path:
 def write_shard(folder: Path, index: int, windows: Sequence[Window], described: Sequence[dict[str, Any]]) -> None:
     """Writes one shard atomically: `windows` and, for each, a JSON-able description."""
     points = list(windows[0].activations)
-    tensors = {
+    tensors: dict[str, np.ndarray] = {
         point: np.concatenate([window.activations[point] for window in windows]).astype(np.float16) for point in points
     }
     lengths = [len(window.activations[points[0]]) for window in windows]

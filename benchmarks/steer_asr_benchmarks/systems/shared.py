@@ -25,7 +25,7 @@ class EncoderMemory:
 
     def get(self, features: ctranslate2.StorageView, encode: Any) -> ctranslate2.StorageView:
         """The output for `features`: remembered, or made by `encode`. Always a copy: steering edits in place."""
-        key = hashlib.sha256(np.asarray(features)).digest()
+        key = hashlib.sha256(np.asarray(features).tobytes()).digest()
         if key not in self._outputs:
             self._outputs[key] = np.array(encode(), dtype=np.float32)
             if len(self._outputs) > KEPT_WINDOWS:
