@@ -276,11 +276,11 @@ def _not_found(name: str, error: Exception) -> ModelError:
 
 def _cached_on_hub() -> list[ModelInfo]:
     """CTranslate2 Whisper models in the Hugging Face cache, under their repositories' names."""
-    from huggingface_hub import scan_cache_dir
+    from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
     try:
-        repositories = scan_cache_dir().repos
+        repositories = scan_cache_dir(constants.HF_HUB_CACHE).repos
     except CacheNotFound:
         return []
     found = []

@@ -25,8 +25,8 @@ from steer_asr.errors import OutputError, WeightsError
 from steer_asr.weights.convert import ct2_from_hf, hf_from_ct2
 from steer_asr.weights.ct2_format import ModelBin, read_model_bin, write_model_bin
 
-MODELS = ["tiny_en", "base", "tiny_whisper_dir", "tiny_multilingual_dir"]
-REAL = ["tiny_en", "base"]
+REAL = ["tiny_en", pytest.param("base", marks=pytest.mark.slow)]
+MODELS = [*REAL, "tiny_whisper_dir", "tiny_multilingual_dir"]
 TOLERANCE = 1e-5
 LIMIT = 60  # tokens, the prompt included; CTranslate2 halves the `max_length` it is given
 
@@ -144,6 +144,8 @@ def test_narrow_types_are_read_by_both(dtype: str, tiny_whisper_dir: Path, mel: 
     assert 0 < relative_error(hf_encoding(model, mel), hf_encoding(original, mel)) < 0.02
 
 
+@pytest.mark.slow
+@pytest.mark.data
 def test_audio_collection_gives_the_same_text(shared_data: Path, tiny_en: Any) -> None:
     """Telephone prompts, words and sentences from other sources than the clip in the repository."""
     from steer_asr.audio import decode_audio
