@@ -22,7 +22,7 @@ from transformers import WhisperForConditionalGeneration
 
 from steer_asr._files import sha256_of
 from steer_asr.errors import OutputError, WeightsError
-from steer_asr.weights.convert import ct2_from_hf, hf_from_ct2
+from steer_asr.weights.convert import ct2_from_hf, hf_from_ct2, read_json
 from steer_asr.weights.ct2_format import ModelBin, read_model_bin, write_model_bin
 
 REAL = ["tiny_en", pytest.param("base", marks=pytest.mark.slow)]
@@ -133,6 +133,23 @@ def test_converted_weights_transcribe_the_same_text(folder: Path, speech: np.nda
 
     assert text(tmp_path / "copy") == text(folder)
     assert "Dashwood" in text(folder)
+
+
+def test_transformers_is_told_which_tokens_are_which(tiny_whisper_dir: Path, tiny_multilingual_dir: Path) -> None:
+    """The numbers are those of OpenAI's checkpoints on the hub."""
+    for folder, shift in ((tiny_whisper_dir, 0), (tiny_multilingual_dir, 1)):
+        known: Any = hf_from_ct2(folder).generation_config
+        switches = read_json(folder / "config.json")
+        assert known.suppress_tokens == switches["suppress_ids"]
+        assert known.begin_suppress_tokens == switches["suppress_ids_begin"] == [220, 50256 + shift]
+        assert known.alignment_heads == [[1, 0]]
+        assert (known.eos_token_id, known.pad_token_id, known.bos_token_id) == (50256 + shift,) * 3
+        assert (known.decoder_start_token_id, known.prev_sot_token_id) == (50257 + shift, 50360 + shift)
+        assert (known.no_timestamps_token_id, known.max_length) == (50362 + shift, 448)
+        assert known.is_multilingual is bool(shift)
+    assert known.task_to_id == {"transcribe": 50359, "translate": 50358}
+    assert len(known.lang_to_id) == 99
+    assert [known.lang_to_id[f"<|{lang}|>"] for lang in ("en", "de", "su")] == [50259, 50261, 50357]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from steer_asr._progress import Progress
-from steer_asr.errors import SteerOptionError
+from steer_asr.errors import HookPointError, unknown_name
 from steer_asr.hooks import OUTPUT_HOOK_POINT
 from steer_asr.manifest import Clip, read_manifest
 from steer_asr_training.encoders import AudioEncoder, load_encoder
@@ -55,7 +55,7 @@ def collect(config: CollectConfig, folder: str | Path, *, part: tuple[int, int] 
     plan = plan_windows(clips, config.data, config.seed)
     encoder = load_encoder(config.model, precision=config.precision)
     if unknown := sorted(set(config.hook_points) - set(encoder.hook_points())):
-        raise SteerOptionError(f"{encoder.name} has no hook point {unknown[0]!r}; it has {encoder.hook_points()}")
+        raise HookPointError(f"{encoder.name}: {unknown_name('hook point', unknown[0], encoder.hook_points())}")
     n_shards = -(-len(plan) // WINDOWS_PER_SHARD)
     open_store(folder, _header(config, encoder, plan, n_shards))
     todo = [index for index in range(part[0], n_shards, part[1]) if not has_shard(folder, index)]

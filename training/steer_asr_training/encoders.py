@@ -18,9 +18,8 @@ import torch
 from torch import nn
 
 from steer_asr._files import sha256_of
-from steer_asr.audio import SAMPLE_RATE_HZ
 from steer_asr.errors import ModelError, SteerOptionError
-from steer_asr.hooks import OUTPUT_HOOK_POINT, hooked, resolve
+from steer_asr.hooks import OUTPUT_HOOK_POINT, hooked
 from steer_asr.models import find_model
 from steer_asr.weights.convert import hf_from_ct2, read_json
 
@@ -167,13 +166,3 @@ class HubertEncoder(_TorchEncoder):
 
     def _forward(self, inputs: torch.Tensor) -> None:
         self.module(inputs)
-
-
-def check_hook_points(encoder: _TorchEncoder, points: Sequence[str]) -> None:
-    """Raises `HookPointError` for a point that the encoder lacks, before hours are spent."""
-    for point in points:
-        resolve(encoder.module, point)
-
-
-def seconds_to_samples(seconds: float) -> int:
-    return round(seconds * SAMPLE_RATE_HZ)

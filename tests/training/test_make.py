@@ -1,0 +1,88 @@
+"""The whole way from audio files to a pack that loads and steers, in miniature, on tiny.en."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import steer_asr
+from steer_asr.errors import ModelError, PackError, SteerOptionError
+from steer_asr.manifest import read_manifest
+from steer_asr.models import find_model
+from steer_asr.pack import load_pack
+from steer_asr_training.collect import CollectConfig, collect
+from steer_asr_training.export import load_learned
+from steer_asr_training.fit import FitConfig
+from steer_asr_training.learn import LearnConfig
+from steer_asr_training.make import make
+from steer_asr_training.recipe import Recipe
+from steer_asr_training.store import ActivationStore, shard_path
+from steer_asr_training.windows import DataConfig
+
+DEMO = Path(__file__).parents[2] / "benchmarks" / "demo" / "clips.jsonl"
+DATA = DataConfig(varied_nonspeech=2, synthetic_nonspeech=10, noisy_speech=2, placed_speech=2, only_shippable=False)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    try:
+        find_model("tiny.en", local_files_only=True)
+    except ModelError as error:
+        pytest.skip(f"needs the tiny.en wheel: {error}")
+    manifest = tmp_path_factory.mktemp("data") / "clips.jsonl"
+    with manifest.open("w", encoding="utf-8") as file:
+        for clip in read_manifest(DEMO):
+            if clip.kind != "mixed" and clip.duration_s < 12:
+                row = {"audio_filepath": str(clip.audio_path), "duration": clip.duration_s, "kind": clip.kind}
+                file.write(json.dumps(row | {"text": clip.text, "source": "demo", "lang": clip.lang}) + "\n")
+    return Recipe(
+        name="mini",
+        collect=CollectConfig("tiny.en", (str(manifest),), data=DATA, precision="float32"),
+        fit=FitConfig(d_sae=64, k=8, k_start=16, steps=30, batch_frames=128),
+        learn=LearnConfig(n_features=12, n_gate_features=6, rank_steps=2, steps=3, windows_per_step=2),
+        dev_manifests=(str(manifest),),
+        calibration_windows=4,
+        calibration_strengths=(1.0,),
+    )
+
+
+@pytest.mark.slow
+def test_audio_to_pack(recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    work = tmp_path / "work"
+    folder = make(recipe, work, tmp_path / "pack", workers=1)
+    assert "minutes on this machine" in capsys.readouterr().err, "it says beforehand how long it will take"
+
+    pack = load_pack(folder)
+    assert len(pack.feature_ids) == 12
+    assert pack.base_sha256 == find_model("tiny.en").sha256
+    assert pack.edits
+    assert [point["strength"] for point in pack.calibration] == [1.0]
+    assert "demo" in (folder / "README.md").read_text(encoding="utf-8")
+    noise = (np.random.default_rng(0).standard_normal(16000) * 0.05).astype(np.float32)
+    model = steer_asr.load_model("tiny.en", compute_type="float32", cpu_threads=1)
+    segments, info = model.transcribe(noise, steer=pack, language="en", beam_size=1)
+    list(segments)
+    assert info.steer.windows
+
+    # A second run finds everything done, and gives the same pack.
+    again = make(recipe, work, tmp_path / "again", workers=1)
+    assert (again / "steer.json").read_bytes() == (folder / "steer.json").read_bytes()
+    assert (again / "sae_weights.safetensors").read_bytes() == (folder / "sae_weights.safetensors").read_bytes()
+
+    # Collecting resumes shard by shard, and refuses a folder with other settings.
+    activations = work / "mini" / "activations"
+    store = ActivationStore(activations)
+    before = store.window(3, "encoder.output").copy()
+    shard_path(activations, 0).unlink()
+    collect(recipe.collect, activations)
+    np.testing.assert_array_equal(ActivationStore(activations).window(3, "encoder.output"), before)
+    with pytest.raises(SteerOptionError, match="other settings"):
+        collect(CollectConfig("tiny.en", recipe.collect.manifests, data=DATA, seed=9), activations)
+
+
+def test_an_unfinished_run_is_not_exported(tmp_path: Path) -> None:
+    with pytest.raises(PackError, match="run steer-asr-train learn first"):
+        load_learned(tmp_path, tmp_path)
