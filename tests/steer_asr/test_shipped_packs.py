@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import steer_asr
 from steer_asr.audio import decode_audio
 from steer_asr.errors import ModelError
 from steer_asr.manifest import Clip, read_manifest
+from steer_asr.models import find_model
 from steer_asr.pack import MAX_PACK_BYTES, SHIPPED, list_packs, load_pack
 
 CLIPS = read_manifest(Path(__file__).parents[2] / "benchmarks" / "demo" / "clips.jsonl")
@@ -75,3 +78,23 @@ def test_digital_silence_and_half_a_minute_of_noise(model: steer_asr.SteeredWhis
     rng = np.random.default_rng(0)
     for audio in (np.zeros(16000 * 5, np.float32), (rng.standard_normal(16000 * 45) * 0.02).astype(np.float32)):
         assert steer_asr.transcribe(audio, model=model, steer=True, **RAW).text == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "limit_mb"), [("base", 1200), ("tiny.en", 700)])
+def test_memory_of_a_whole_process_stays_small(name: str, limit_mb: int) -> None:
+    try:
+        find_model(name, local_files_only=True)
+    except ModelError as error:
+        pytest.skip(f"needs the {name} wheel: {error}")
+    clip = next(c for c in CLIPS if c.duration_s > 30)
+    code = (
+        "import resource, sys, steer_asr\n"
+        "model = steer_asr.load_model(sys.argv[1], compute_type='float32')\n"
+        "print(steer_asr.transcribe(sys.argv[2], model=model, steer=True, language='en').text)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+    )
+    command = [sys.executable, "-c", code, name, str(clip.audio_path)]
+    text, peak_mb = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip().splitlines()
+    assert "amiable himself" in text
+    assert int(peak_mb) < limit_mb

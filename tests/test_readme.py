@@ -1,0 +1,38 @@
+"""The README is short, its file tree exists, and its numbers are those of the committed reports."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_it_is_short() -> None:
+    assert len(README.splitlines()) <= 120
+
+
+def test_the_numbers_are_those_of_the_reports() -> None:
+    script = runpy.run_path(str(ROOT / "benchmarks" / "readme_table.py"))
+    assert script["updated"](README) == README, "run: python benchmarks/readme_table.py"
+
+
+def test_every_path_of_the_tree_exists() -> None:
+    tree = README.split("## What is where")[1].split("```")[1]
+    top = ROOT
+    for line in tree.strip().splitlines():
+        names = re.findall(
+            r"[\w.\-/]+\.py|[\w.\-/]+/", line.split("  ", 1)[0] if not line.startswith(" ") else line[:34]
+        )
+        for name in names:
+            base = top if line.startswith(" ") else ROOT
+            assert (base / name).exists() or (ROOT / "benchmarks" / name).exists(), f"{name} in: {line}"
+        if not line.startswith(" "):
+            top = ROOT / names[0]
+
+
+def test_links_point_at_files() -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).exists(), target
