@@ -28,13 +28,23 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
     try:
         yield holder / target.name
-        if target.is_dir() and (holder / target.name).is_dir():
-            os.replace(target, holder / "replaced")  # a folder cannot be renamed over one that is not empty
-        os.replace(holder / target.name, target)
+        _put(holder / target.name, target, aside=holder / "replaced")
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror or error}; nothing was changed") from error
     finally:
         shutil.rmtree(holder, ignore_errors=True)
+
+
+def _put(made: Path, target: Path, *, aside: Path) -> None:
+    if not (target.is_dir() and made.is_dir()):
+        os.replace(made, target)
+        return
+    os.replace(target, aside)  # a folder cannot be renamed over one that is not empty
+    try:
+        os.replace(made, target)
+    except OSError:
+        os.replace(aside, target)
+        raise
 
 
 def write_text(target: str | os.PathLike[str], text: str) -> None:

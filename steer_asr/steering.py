@@ -44,6 +44,9 @@ class Steering:
     def __post_init__(self) -> None:
         if isinstance(self.strength, bool) or not isinstance(self.strength, int | float):
             raise SteerOptionError(f"strength {self.strength!r} is not a number; {HOW}")
+        for flag in ("steer_language_detection", "allow_overdrive"):
+            if not isinstance(getattr(self, flag), bool):
+                raise SteerOptionError(f"{flag} {getattr(self, flag)!r} is not true or false; {HOW}")
         if not 0.0 <= self.strength <= 1.0 and not (self.allow_overdrive and 1.0 < self.strength < float("inf")):
             raise SteerOptionError(
                 f"strength {self.strength} is outside 0 to 1 (0 is the identity, 1 the default)"

@@ -41,6 +41,7 @@ def test_what_steer_means(value: object, pack: str, strength: float) -> None:
 @pytest.mark.parametrize(
     "value",
     [2, -0.1, "1.5", "mine@7", float("nan"), "", "mine@", {"strenght": 1}, {"strength": "0.5"}, {"strength": True},
+     {"steer_language_detection": "yes"},
      {"pack": 3}, object(), [0.5]],
 )  # fmt: skip
 def test_what_steer_does_not_mean(value: object) -> None:
