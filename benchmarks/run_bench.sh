@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The numbers of the README: stock and steered, base and tiny.en, greedy, float32, with and without timestamps.
 # DATA is a folder with manifests/test_{nonspeech,speech}.jsonl; a second run resumes. Two halves run side by side.
-# LIMIT=200 takes 200 clips of each manifest, spread evenly: about 20 minutes on two cores instead of two hours.
+# LIMIT=120 takes 120 clips of each manifest, spread evenly: minutes on two cores instead of two hours.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 : "${DATA:?a folder with manifests/test_nonspeech.jsonl and manifests/test_speech.jsonl}"

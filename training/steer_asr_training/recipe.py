@@ -34,7 +34,7 @@ class Recipe:
     learn: LearnConfig
     dev_manifests: tuple[str, ...] = ()
     """Held-out manifests on which the strength curve is measured."""
-    calibration_windows: int = 192
+    calibration_windows: int = 64
     """How many held-out windows the strength curve is measured on."""
     calibration_strengths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
 
