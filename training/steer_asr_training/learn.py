@@ -48,8 +48,8 @@ class LearnConfig:
     served_reach_frames: int = 1500
     """The same in the finished pack. The whole window: one word anywhere in it, and nothing is edited."""
     protect_log_odds: float = 2.0
-    """The finished gate edits only as far as "nobody speaks" exceeds even odds by this much: a word lost costs e^2, about
-    seven times, what a phantom phrase costs."""
+    """The finished gate edits only as far as "nobody speaks" exceeds even odds by this much: losing a word counts as
+    e^2, about seven, phantom phrases."""
     rank_steps: int = 50
     """Steps of the run over the whole dictionary that ranks features by effect."""
     steps: int = 300
