@@ -15,6 +15,7 @@ from faster_whisper.audio import decode_audio as theirs
 
 from steer_asr.audio import AudioLimits, decode_audio
 from steer_asr.errors import AudioError, AudioLimitError
+from tests.helpers import PEAK_MEMORY
 
 
 def pcm(seconds: float = 2.0, rate: int = 16000, channels: int = 1, seed: int = 0) -> np.ndarray:
@@ -168,11 +169,12 @@ def test_a_bomb_is_refused_in_bounded_memory(tmp_path: Path) -> None:
     (tmp_path / "bomb.flac").write_bytes(bomb)
     assert 48000 * 3600 * 2 / len(bomb) > 200
     code = (
-        "import resource, sys; from steer_asr.audio import decode_audio; from steer_asr.errors import AudioLimitError\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        PEAK_MEMORY
+        + "import sys; from steer_asr.audio import decode_audio; from steer_asr.errors import AudioLimitError\n"
+        "before = peak_kb()\n"
         "try: decode_audio(sys.argv[1])\n"
         "except AudioLimitError as error: print('to 1' in str(error))\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+        "print(peak_kb() - before)"
     )
     found = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "bomb.flac")], capture_output=True, text=True, check=True

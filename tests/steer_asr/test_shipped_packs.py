@@ -16,6 +16,7 @@ from steer_asr.errors import ModelError
 from steer_asr.manifest import Clip, read_manifest
 from steer_asr.models import find_model
 from steer_asr.pack import MAX_PACK_BYTES, SHIPPED, list_packs, load_pack
+from tests.helpers import PEAK_MEMORY
 
 CLIPS = read_manifest(Path(__file__).parents[2] / "benchmarks" / "demo" / "clips.jsonl")
 RAW: dict[str, Any] = {
@@ -89,10 +90,11 @@ def test_memory_of_a_whole_process_stays_small(name: str, limit_mb: int) -> None
         pytest.skip(f"needs the {name} wheel: {error}")
     clip = next(c for c in CLIPS if c.duration_s > 30)
     code = (
-        "import resource, sys, steer_asr\n"
+        "import sys, steer_asr\n"
         "model = steer_asr.load_model(sys.argv[1], compute_type='float32')\n"
         "print(steer_asr.transcribe(sys.argv[2], model=model, steer=True, language='en').text)\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+        + PEAK_MEMORY
+        + "print(peak_kb() // 1024)"
     )
     command = [sys.executable, "-c", code, name, str(clip.audio_path)]
     text, peak_mb = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip().splitlines()
