@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from fractions import Fraction
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,7 +24,8 @@ import av.error
 import numpy as np
 from av.container import InputContainer
 
-from steer_asr.errors import AudioError, AudioLimitError
+from steer_asr._truncation import missing_end
+from steer_asr.errors import AudioError, AudioLimitError, SteerOptionError
 
 logger = logging.getLogger(__name__)
 
@@ -34,54 +35,98 @@ FORMATS = (
     "amrwb,ac3,eac3,wv,tta,ape,gsm,voc"
 )
 """Demuxers that hold audio in themselves."""
-EXACT_DURATION = {"wav", "w64", "aiff", "flac", "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
-"""Formats whose header states the duration; elsewhere FFmpeg estimates it."""
-PCM_FORMATS = {"wav", "w64", "aiff", "au"}
+STATED_LENGTH = {"aiff", "flac", "mov,mp4,m4a,3gp,3g2,mj2", "tta", "wv"}
+"""Formats whose header states how long the audio track is; elsewhere FFmpeg estimates it, or there is none."""
+LENGTH_KNOWN = {*STATED_LENGTH, "wav", "w64", "ogg"}
+"""Those and where FFmpeg looks at the end: good enough to refuse what is too long without decoding it."""
+PCM_FORMATS = {"wav", "aiff"}
 """Formats whose header can truly say "no samples"; elsewhere that means nothing was recognised."""
-PROTECTED_TAGS = ("enca", "drms")
+PROTECTED_TAGS = ("enca", "drms", "aavd")
 """MP4 sample entries that mean encrypted audio; what decodes without the key is noise."""
+RATES_HZ = range(1_000, 2_000_001)
+BLOCK_SAMPLES = 1 << 16
 EXPANSION_FREE_BYTES = 64 * 2**20
+CODEC_PADDING_S = 0.1
+"""Codecs add a little at both ends; it is not what makes a recording too long."""
 MAX_BAD_SHARE = 0.05
-BLOCK_BYTES = 1 << 20
+MAX_MISSING_S = 30.0
+NOT_AUDIO = "not audio that can be read ({}); WAV, FLAC, Ogg, MP3, M4A and WebM work"
 
 
 @dataclass(frozen=True)
 class AudioLimits:
-    """What one recording may cost. Exceeding a limit raises `AudioLimitError` while decoding, not after."""
+    """What one recording may cost. Exceeding a limit raises `AudioLimitError` while decoding, not after.
+
+    `float("inf")` lifts a limit. Raises `SteerOptionError` for one that is not a positive number.
+    """
 
     max_seconds: float = 4 * 3600.0
-    max_input_bytes: int = 4 * 2**30
-    max_decoded_bytes: int = 16 * 2**30
-    """In the file's own rate, channels and sample format."""
+    """The result takes 64 kB a second: 0.9 GB at four hours."""
+    max_input_bytes: float = 4 * 2**30
+    max_decoded_bytes: float = 16 * 2**30
+    """In the file's own rate, channels and sample format. These pass through; only the result is kept."""
     max_expansion: float = 200.0
-    """Decoded over input bytes; looked at once 64 MiB are decoded, so that short silence may compress as it likes."""
+    """Bytes of result over bytes of input; looked at once the result is 64 MiB (17 minutes), so that a short silence
+    may compress as it likes. The thriftiest speech codecs reach about 100."""
+
+    def __post_init__(self) -> None:
+        for limit in fields(self):
+            value = getattr(self, limit.name)
+            if not isinstance(value, int | float) or math.isnan(value) or value <= 0:
+                raise SteerOptionError(f"{limit.name} {value!r} is not a positive number")
 
 
 def decode_audio(source: str | os.PathLike[str] | bytes | BinaryIO, *, limits: AudioLimits | None = None) -> np.ndarray:
     """Decodes one recording to float32 [n_samples], mono, 16 kHz, in [-1, 1].
 
-    `source` is a path, the file's bytes, or a seekable binary file object; several channels are mixed down. Sample
-    values are those of faster-whisper (through 16-bit integers). Up to 5 % of broken packets are skipped with a
-    warning. A valid WAV (or AIFF, AU) without samples gives an empty array.
+    `source` is a path, the file's bytes, or a binary file object, which is read from where it stands and not closed.
+    Several channels are mixed down; of several audio tracks the first counts. Sample values are those of
+    faster-whisper (through 16-bit integers). A WAV or AIFF without samples gives an empty array. Up to 5 % of broken
+    packets, and an end that is missing up to 5 % or 30 s, are logged as a warning.
 
     Raises `AudioError` when it is missing, empty, not audio, truncated, broken, protected, or has no audio track, and
-    `AudioLimitError` when it exceeds a limit.
+    `AudioLimitError` when it exceeds a limit. Truncation shows only where a format states its length (not in MP3
+    without a Xing frame, ADTS, MPEG-TS, CAF, or what was written to a pipe).
     """
     limits = limits or AudioLimits()
     name = _name(source)
-    with _opened(source, name) as file:
-        size = _size(file, name, limits)
-        _refuse_cut_off(file, size, name)
+    with _opened(source, name, limits) as file:
         try:
-            options = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
-            counted = _mp3_counts_its_frames(file)
-            with av.open(file, mode="r", options=options, metadata_errors="ignore") as container:
-                exact = counted or container.format.name in EXACT_DURATION
-                return _decode(container, name, size, limits, exact_duration=exact)
+            return _read(file, name, limits)
+        except av.error.PermissionError as error:  # FFmpeg's word for a key that it was not given
+            raise AudioError(f"{name}: protected (DRM); it cannot be decoded without its key") from error
         except av.error.FFmpegError as error:
-            raise AudioError(
-                f"{name}: not audio that can be read ({error.strerror}); WAV, FLAC, Ogg, MP3, M4A and WebM work"
-            ) from error
+            raise AudioError(f"{name}: {NOT_AUDIO.format(error.strerror)}") from error
+        except OSError as error:
+            raise AudioError(f"{name}: cannot be read: {error}") from error
+
+
+def _read(file: _Borrowed, name: str, limits: AudioLimits) -> np.ndarray:
+    size = _size(file, name, limits)
+    if cut := missing_end(file, size):
+        raise AudioError(f"{name}: truncated: {cut}")
+    counted = _mp3_counts_its_frames(file)
+    file.seek(0)
+    options = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
+    with av.open(file, mode="r", options=options, metadata_errors="ignore") as container:
+        stream = _audio_stream(container, name)
+        stated = counted or container.format.name in STATED_LENGTH
+        length_s = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
+        if (stated or container.format.name in LENGTH_KNOWN) and length_s > limits.max_seconds + CODEC_PADDING_S:
+            raise AudioLimitError(f"{name}: {length_s:.0f} s long, the limit is {limits.max_seconds:.0f} s")
+        wave, packets = _Wave(name, size, limits), _Packets()
+        try:
+            for frame in _frames(container, stream, packets):
+                wave.add(frame)
+        except av.error.InvalidDataError as error:
+            if not wave.seconds:
+                raise
+            if file.tell() < size:
+                raise AudioError(f"{name}: broken after {wave.seconds:.1f} s ({error.strerror})") from error
+        samples = wave.finish()
+        may_be_empty = container.format.name in PCM_FORMATS
+    _check_complete(name, wave.seconds, length_s if stated else 0.0, packets, may_be_empty=may_be_empty)
+    return samples
 
 
 def _name(source: object) -> str:
@@ -90,16 +135,16 @@ def _name(source: object) -> str:
     return str(getattr(source, "name", None) or "audio")
 
 
-def _opened(source: str | os.PathLike[str] | bytes | BinaryIO, name: str) -> BinaryIO:
+def _opened(source: str | os.PathLike[str] | bytes | BinaryIO, name: str, limits: AudioLimits) -> _Borrowed:
     if isinstance(source, bytes | bytearray | memoryview):
-        return io.BytesIO(source)
+        return _Borrowed(io.BytesIO(source), name, limits)
     if not isinstance(source, str | os.PathLike):
-        return _Borrowed(source)  # pyright: ignore[reportReturnType]
+        return _Borrowed(source, name, limits)
     path = Path(source)
     if path.is_dir():
         raise AudioError(f"{name}: is a folder; give a file, or a pattern such as '{name}/*.wav'")
     try:
-        return _Borrowed(path.open("rb"), close=True)  # pyright: ignore[reportReturnType]
+        return _Borrowed(path.open("rb"), name, limits, close=True)
     except (OSError, ValueError) as error:
         reason = "there is no such file" if isinstance(error, FileNotFoundError) else str(error)
         raise AudioError(f"{name}: {reason}") from error
@@ -111,9 +156,18 @@ class _Borrowed:
     FFmpeg would take a name's ending for a hint, and believe anything that ends in ".flac".
     """
 
-    def __init__(self, file: BinaryIO, *, close: bool = False) -> None:
-        self._file = file if file.seekable() else io.BytesIO(file.read())
-        self._start = self._file.tell()
+    def __init__(self, file: BinaryIO, name: str, limits: AudioLimits, *, close: bool = False) -> None:
+        try:
+            self._file = file if file.seekable() else _slurped(file, name, limits)
+            self._start = self._file.tell()
+            is_binary = isinstance(self._file.read(0), bytes)
+        except AttributeError as error:
+            kind = type(file).__name__
+            raise AudioError(f"{kind} is not a recording; give a path, bytes, or a binary file object") from error
+        except (OSError, ValueError) as error:
+            raise AudioError(f"{name}: cannot be read: {error}") from error
+        if not is_binary:
+            raise AudioError(f"{name}: is open as text; open it in mode 'rb'")
         self._close = close
 
     def __enter__(self) -> _Borrowed:
@@ -133,81 +187,39 @@ class _Borrowed:
         return self._file.seek(offset + self._start if whence == os.SEEK_SET else offset, whence) - self._start
 
 
-def _size(file: BinaryIO, name: str, limits: AudioLimits) -> int:
+def _slurped(file: BinaryIO, name: str, limits: AudioLimits) -> io.BytesIO:
+    """What a pipe gives, in memory: most formats cannot be read without going back and forth."""
+    content = io.BytesIO()
+    while block := file.read(1 << 20):
+        content.write(block)
+        _check_input(content.tell(), name, limits)
+    content.seek(0)
+    return content
+
+
+def _size(file: _Borrowed, name: str, limits: AudioLimits) -> int:
     size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    if size == 0:
+    if size <= 0:
         raise AudioError(f"{name}: the file is empty (0 bytes)")
-    if size > limits.max_input_bytes:
-        raise AudioLimitError(f"{name}: {size} bytes, the limit is {limits.max_input_bytes}")
+    _check_input(size, name, limits)
     return size
 
 
-def _refuse_cut_off(file: BinaryIO, size: int, name: str) -> None:
-    """Finds truncation in the two formats that FFmpeg reads to the cut without a word: WAV and Ogg."""
-    head = file.read(44)
-    if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
-        declared = int.from_bytes(head[4:8], "little") + 8
-        streamed = declared <= 44 or declared > 2**31  # written to a pipe: the length was not known
-        if not streamed and size < declared - 1:
-            raise AudioError(f"{name}: truncated: the header says {declared} bytes, there are {size}")
-    elif head[:4] == b"OggS":
-        file.seek(max(0, size - 2**17))
-        tail = file.read()
-        last = tail.rfind(b"OggS")
-        page = tail[last:] if last >= 0 else b""
-        segments = page[26] if len(page) > 26 else 0
-        length = 27 + segments + sum(page[27 : 27 + segments])
-        if len(page) < max(27, length) or not page[5] & 0x04:
-            raise AudioError(f"{name}: truncated: the Ogg stream has no last page")
-    file.seek(0)
+def _check_input(size: int, name: str, limits: AudioLimits) -> None:
+    if size > limits.max_input_bytes:
+        raise AudioLimitError(f"{name}: {size} bytes or more, the limit is {limits.max_input_bytes}")
 
 
-def _mp3_counts_its_frames(file: BinaryIO) -> bool:
+def _mp3_counts_its_frames(file: _Borrowed) -> bool:
     """Whether an MP3 starts with the Xing or Info frame that states its length; else FFmpeg guesses it."""
+    file.seek(0)
     head = file.read(10)
     start = 0
     if head[:3] == b"ID3" and len(head) == 10:
         start = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
     file.seek(start)
     first = file.read(200)
-    file.seek(0)
     return first[:1] == b"\xff" and (b"Xing" in first or b"Info" in first)
-
-
-def _decode(
-    container: InputContainer, name: str, size: int, limits: AudioLimits, *, exact_duration: bool
-) -> np.ndarray:
-    stream = _audio_stream(container, name)
-    declared_s = _declared_seconds(container, stream) if exact_duration else None
-    if declared_s is not None and declared_s > limits.max_seconds:
-        raise AudioLimitError(f"{name}: {declared_s:.0f} s long, the limit is {limits.max_seconds:.0f} s")
-    pieces, bad, packets = io.BytesIO(), 0, 0
-    decoded_bytes = 0
-    resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE_HZ)
-    for frames in _frames(container, stream):
-        packets += 1
-        if frames is None:
-            bad += 1
-            continue
-        for frame in frames:
-            decoded_bytes += frame.samples * len(frame.layout.channels) * frame.format.bytes
-            frame.pts = None  # gaps in time stamps must not become silence or errors in the resampler
-            for resampled in resampler.resample(frame):
-                pieces.write(resampled.to_ndarray().tobytes())
-        _check_limits(name, pieces.tell(), decoded_bytes, size, limits)
-    if decoded_bytes:
-        for resampled in resampler.resample(None):
-            pieces.write(resampled.to_ndarray().tobytes())
-    _check_complete(
-        name,
-        pieces.tell() / 2 / SAMPLE_RATE_HZ,
-        declared_s,
-        bad,
-        packets,
-        may_be_empty=container.format.name in PCM_FORMATS,
-    )
-    return np.frombuffer(pieces.getbuffer(), dtype=np.int16).astype(np.float32) / 32768.0
 
 
 def _audio_stream(container: InputContainer, name: str) -> av.AudioStream:
@@ -217,47 +229,105 @@ def _audio_stream(container: InputContainer, name: str) -> av.AudioStream:
     stream = container.streams.audio[0]
     if stream.codec_context is None or stream.codec_context.codec_tag in PROTECTED_TAGS:
         raise AudioError(f"{name}: its audio cannot be decoded: protected (DRM) or of an unknown kind")
+    if "enc_key_id" in stream.metadata:  # FFmpeg's note on an encrypted WebM track
+        raise AudioError(f"{name}: protected (DRM); it cannot be decoded without its key")
     stream.codec_context.thread_type = "NONE"  # one recording, one thread: servers decode many at a time
     return stream
 
 
-def _declared_seconds(container: InputContainer, stream: av.AudioStream) -> float | None:
-    """Duration the header states."""
-    if stream.duration and stream.time_base:
-        return float(stream.duration * Fraction(stream.time_base))
-    return container.duration / av.time_base if container.duration else None
+@dataclass
+class _Packets:
+    total: int = 0
+    bad: int = 0
 
 
-def _frames(container: InputContainer, stream: av.AudioStream) -> Iterator[list[av.AudioFrame] | None]:
-    """Decoded frames packet by packet; None for a packet that is broken."""
-    for packet in container.demux(stream):
-        try:
-            yield packet.decode()
-        except av.error.InvalidDataError:
-            yield None
-        except av.error.EOFError:
+def _frames(container: InputContainer, stream: av.AudioStream, packets: _Packets) -> Iterator[av.AudioFrame]:
+    """Decoded frames packet by packet; broken packets are left out and counted."""
+    try:
+        for packet in container.demux(stream):
+            packets.total += 1
+            try:
+                yield from packet.decode()
+            except av.error.InvalidDataError:
+                packets.bad += 1
+    except (av.error.EOFError, IndexError):
+        return  # IndexError: at its end PyAV 18 asks for tracks that turned up behind the header and finds none
+
+
+class _Wave:
+    """The recording at 16 kHz in one growing buffer. Limits are checked before anything is added to it."""
+
+    def __init__(self, name: str, size: int, limits: AudioLimits) -> None:
+        self._name, self._size, self._limits = name, size, limits
+        self._samples = io.BytesIO()
+        self._kind = ""
+        self._decoded_bytes = 0
+        self.seconds = 0.0
+
+    def add(self, frame: av.AudioFrame) -> None:
+        kind = f"{frame.layout.name} of {frame.format.name} at {frame.sample_rate} Hz"
+        if kind != self._kind:  # files that were joined change it on the way
+            self._flush()
+            self._start(kind, frame.sample_rate)
+        self._count(frame)
+        frame.pts = None  # gaps in time stamps must not become silence or errors in the resampler
+        self._pending.write(frame)
+        while block := self._pending.read(BLOCK_SAMPLES):
+            self._resample(block)
+
+    def finish(self) -> np.ndarray:
+        """float32 [n_samples]."""
+        self._flush()
+        return np.frombuffer(self._samples.getbuffer(), dtype=np.float32)
+
+    def _start(self, kind: str, rate: int) -> None:
+        if rate not in RATES_HZ:
+            raise AudioError(
+                f"{self._name}: a sample rate of {rate} Hz is out of range ({RATES_HZ[0]} to {RATES_HZ[-1]})"
+            )
+        self._kind = kind
+        self._pending = av.AudioFifo()
+        self._resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE_HZ)
+
+    def _count(self, frame: av.AudioFrame) -> None:
+        self.seconds += frame.samples / frame.sample_rate
+        self._decoded_bytes += frame.samples * len(frame.layout.channels) * frame.format.bytes
+        limits, name = self._limits, self._name
+        if self.seconds > limits.max_seconds + CODEC_PADDING_S:
+            raise AudioLimitError(f"{name}: longer than the limit of {limits.max_seconds:.0f} s")
+        if self._decoded_bytes > limits.max_decoded_bytes:
+            raise AudioLimitError(f"{name}: decodes to more than the limit of {limits.max_decoded_bytes} bytes")
+        result_bytes = self.seconds * SAMPLE_RATE_HZ * np.dtype(np.float32).itemsize
+        if result_bytes > max(EXPANSION_FREE_BYTES, limits.max_expansion * self._size):
+            ratio = f"{limits.max_expansion:.0f} to 1"
+            raise AudioLimitError(f"{name}: {self._size} bytes decode to over {result_bytes:.0f}, more than {ratio}")
+
+    def _flush(self) -> None:
+        if not self._kind:
             return
+        if rest := self._pending.read():
+            self._resample(rest)
+        self._resample(None)
+
+    def _resample(self, block: av.AudioFrame | None) -> None:
+        if block is not None:
+            block.pts = None
+        try:
+            pieces = self._resampler.resample(block)
+        except av.error.ArgumentError as error:
+            raise AudioError(f"{self._name}: {self._kind} cannot be mixed down to mono at 16 kHz") from error
+        for piece in pieces:
+            self._samples.write((piece.to_ndarray() * np.float32(1 / 32768)).data)
 
 
-def _check_limits(name: str, pcm_bytes: int, decoded_bytes: int, size: int, limits: AudioLimits) -> None:
-    if pcm_bytes > limits.max_seconds * SAMPLE_RATE_HZ * 2:
-        raise AudioLimitError(f"{name}: longer than the limit of {limits.max_seconds:.0f} s")
-    if decoded_bytes > limits.max_decoded_bytes:
-        raise AudioLimitError(f"{name}: decodes to more than the limit of {limits.max_decoded_bytes} bytes")
-    if decoded_bytes > EXPANSION_FREE_BYTES and decoded_bytes > limits.max_expansion * size:
-        raise AudioLimitError(
-            f"{name}: {size} bytes decode to over {decoded_bytes}, more than {limits.max_expansion:.0f} to 1"
-        )
-
-
-def _check_complete(
-    name: str, decoded_s: float, declared_s: float | None, bad: int, packets: int, *, may_be_empty: bool
-) -> None:
-    if packets and bad > MAX_BAD_SHARE * packets and (decoded_s == 0 or bad > 1):
-        raise AudioError(f"{name}: broken or protected: {bad} of {packets} packets cannot be decoded")
+def _check_complete(name: str, decoded_s: float, stated_s: float, packets: _Packets, *, may_be_empty: bool) -> None:
+    bad, total = packets.bad, packets.total
+    if bad > MAX_BAD_SHARE * total and (decoded_s == 0 or bad > 1):
+        raise AudioError(f"{name}: broken or protected: {bad} of {total} packets cannot be decoded")
     if decoded_s == 0 and not may_be_empty:
-        raise AudioError(f"{name}: not audio that can be read (no samples in it)")
-    if declared_s is not None and decoded_s < declared_s * (1 - MAX_BAD_SHARE) - 0.5:
-        raise AudioError(f"{name}: truncated: {declared_s:.1f} s are declared, {decoded_s:.1f} s are there")
-    if bad:
-        logger.warning("%s: skipped %d broken packets of %d", name, bad, packets)
+        raise AudioError(f"{name}: {NOT_AUDIO.format('no samples in it')}")
+    missing_s = stated_s - decoded_s
+    if missing_s > 0.5 + min(MAX_MISSING_S, MAX_BAD_SHARE * stated_s):
+        raise AudioError(f"{name}: truncated: {stated_s:.1f} s are declared, {decoded_s:.1f} s are there")
+    if bad or missing_s > 0.5:
+        logger.warning("%s: skipped %d broken packets of %d; %.1f s are missing", name, bad, total, max(0.0, missing_s))

@@ -14,7 +14,7 @@ import pytest
 from faster_whisper.audio import decode_audio as theirs
 
 from steer_asr.audio import AudioLimits, decode_audio
-from steer_asr.errors import AudioError, AudioLimitError
+from steer_asr.errors import AudioError, AudioLimitError, SteerOptionError
 from tests.helpers import PEAK_MEMORY
 
 
@@ -88,6 +88,52 @@ def test_paths_bytes_and_file_objects_give_the_same(tmp_path: Path) -> None:
     assert not file.closed
 
 
+def test_what_can_only_be_read_once_is_read_once_and_no_further_than_the_limit() -> None:
+    data = wav(pcm())
+    np.testing.assert_array_equal(decode_audio(Pipe(data)), decode_audio(data))
+    endless = Pipe(data + bytes(50_000_000))
+    with pytest.raises(AudioLimitError, match="the limit is 2000000"):
+        decode_audio(endless, limits=AudioLimits(max_input_bytes=2_000_000))
+    assert endless.tell() < 4_000_000
+
+
+class Pipe(io.BytesIO):
+    """Bytes that cannot be gone back in, as from a pipe or a socket."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+def test_what_is_no_recording_at_all_is_said(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(wav(pcm()))
+    with pytest.raises(AudioError, match="int is not a recording"):
+        decode_audio(5)  # pyright: ignore[reportArgumentType]
+    with (tmp_path / "a.wav").open("r", encoding="latin-1") as text, pytest.raises(AudioError, match="mode 'rb'"):
+        decode_audio(text)  # pyright: ignore[reportArgumentType]
+    closed = io.BytesIO(b"")
+    closed.close()
+    with pytest.raises(AudioError, match="cannot be read"):
+        decode_audio(closed)
+
+
+def test_files_that_were_joined_keep_all_of_their_sound() -> None:
+    """Two MP3s of different rates one behind the other, as some recorders write them."""
+    first, second = encoded("mp3", "libmp3lame", 2.0, 48000), encoded("mp3", "libmp3lame", 3.0, 16000)
+    cut = second[second.index(b"\xff\xf3", 200) :] if b"\xff\xf3" in second[200:] else second
+    assert len(decode_audio(first + cut)) / 16000 == pytest.approx(5.0, abs=0.3)
+
+
+@pytest.mark.parametrize("value", [0, -1, float("nan"), "600", None])
+def test_a_limit_is_a_positive_number(value: object) -> None:
+    with pytest.raises(SteerOptionError, match="max_seconds"):
+        AudioLimits(max_seconds=value)  # pyright: ignore[reportArgumentType]
+
+
+def test_infinity_lifts_a_limit() -> None:
+    everything = AudioLimits(*[float("inf")] * 4)
+    assert len(decode_audio(wav(pcm(2.0)), limits=everything)) == 32000
+
+
 def test_a_valid_file_without_samples_is_an_empty_array() -> None:
     assert decode_audio(wav(pcm(0))).shape == (0,)
 
@@ -114,6 +160,28 @@ def test_truncated_files(container: str, codec: str) -> None:
     data = encoded(container, codec, seconds=6.0)
     with pytest.raises(AudioError):
         decode_audio(data[: len(data) // 2])
+
+
+@pytest.mark.parametrize(
+    ("container", "codec"),
+    [("aiff", "pcm_s16be"), ("au", "pcm_s16be"), ("w64", "pcm_s16le"), ("caf", "pcm_s16le"), ("matroska", "pcm_s16le"),
+     ("mov", "pcm_s16le"), ("tta", "tta"), ("wv", "wavpack")],
+)  # fmt: skip
+def test_other_containers_whole_and_cut(container: str, codec: str) -> None:
+    data = encoded(container, codec, seconds=6.0)
+    np.testing.assert_array_equal(decode_audio(data), theirs(io.BytesIO(data)))
+    if container != "caf":  # written to a pipe, it states no length
+        with pytest.raises(AudioError):
+            decode_audio(data[: len(data) // 2])
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
+def test_a_wave_file_may_end_where_its_header_does_not_say(share: float) -> None:
+    """What programs write that stream: the length of the header is not known, and what is there is all there is."""
+    data = bytearray(wav(pcm(4.0)))
+    data[4:8], data[40:44] = b"\xff\xff\xff\xff", b"\xff\xff\xff\xff"
+    n = 44 + 2 * round(share * 64000)
+    assert len(decode_audio(bytes(data[:n]))) == round(share * 64000)
 
 
 def test_missing_files_and_folders(tmp_path: Path) -> None:
@@ -148,8 +216,10 @@ def test_protected_audio() -> None:
 def test_limits_are_checked_while_decoding() -> None:
     with pytest.raises(AudioLimitError, match="limit of? ?i?s? ?1 s|limit is 1 s"):
         decode_audio(wav(pcm(2.0)), limits=AudioLimits(max_seconds=1))
-    with pytest.raises(AudioLimitError, match="longer than the limit"):
+    with pytest.raises(AudioLimitError, match="2 s long, the limit is 1 s"):
         decode_audio(encoded("ogg", "libopus"), limits=AudioLimits(max_seconds=1))
+    with pytest.raises(AudioLimitError, match="longer than the limit"):  # ADTS states no length
+        decode_audio(encoded("adts", "aac"), limits=AudioLimits(max_seconds=1))
     with pytest.raises(AudioLimitError, match="bytes"):
         decode_audio(wav(pcm(2.0)), limits=AudioLimits(max_input_bytes=1000))
     with pytest.raises(AudioLimitError, match="decodes to more"):
