@@ -3,7 +3,7 @@
     run(RunOptions(manifests=(Path("test.jsonl"),), systems=("stock", "steered")), Path("results"))
 
 The folder holds `run.json` (what was run, fixed by the first start) and `predictions.jsonl`. Stopped at any point, the
-same call goes on where it was.
+same call goes on where it was; a call that names further systems adds them.
 """
 
 from __future__ import annotations
@@ -86,8 +86,7 @@ def run(options: RunOptions, out: Path) -> None:
         PredictionLog(out / predictions_name(options.shard)) as log,
         Progress(total=sum(map(len, todo.values())), unit="prediction", label="bench") as progress,
     ):
-        if any(todo.values()):
-            warm_up(jobs, options)
+        warm_up([job for job in jobs if any(job in left for left in todo.values())], options)
         for named in clips:
             if not todo.get(named.id):
                 continue
@@ -145,21 +144,33 @@ def describe_run(
 
 
 def start_or_resume(out: Path, description: Mapping[str, Any]) -> None:
-    """Writes `run.json`, or checks that the one that is there describes the same run, commit aside."""
+    """Writes `run.json`, or checks that the one that is there describes the same run, commit aside.
+
+    Systems may be added to a run that is there; what the others said already stays.
+    """
     path = out / RUN_FILE
+    description = json.loads(json.dumps(description))
     if not path.exists():
         if any(out.glob("predictions*.jsonl")):
             raise OutputError(f"{out} holds predictions but no {RUN_FILE} that says of what; give another folder")
-        write_text(path, json.dumps(description, indent=1, ensure_ascii=False) + "\n")
+        _write_run(path, description)
         return
-    before = _flat({**read_run(out), "git_sha": None})
-    now = _flat({**json.loads(json.dumps(description)), "git_sha": None})
+    run = read_run(out)
+    added = {name: options for name, options in description["systems"].items() if name not in run["systems"]}
+    extended = {**run, "systems": {**run["systems"], **added}}
+    before, now = _flat({**extended, "git_sha": None}), _flat({**description, "git_sha": None})
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if changed:
         details = "; ".join(f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in changed[:3])
         raise SteerOptionError(
             f"{out} holds a run with other settings: {details}. Give the same settings, or another folder"
         )
+    if added:
+        _write_run(path, extended | {"git_sha": description["git_sha"]})
+
+
+def _write_run(path: Path, description: Mapping[str, Any]) -> None:
+    write_text(path, json.dumps(description, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_run(out: Path) -> dict[str, Any]:

@@ -155,6 +155,15 @@ def test_a_run_with_other_settings_is_refused(
     assert calls == []
 
 
+def test_systems_can_be_added_to_a_run(options: RunOptions, calls: Calls, tmp_path: Path) -> None:
+    run(replace(options, systems=("stock",)), tmp_path / "out")
+    calls.clear()
+    run(options, tmp_path / "out")
+    assert {system for system, *_ in calls} == {"steered"}
+    assert list(runner.read_run(tmp_path / "out")["systems"]) == ["stock", "steered"]
+    assert len(done_keys(tmp_path / "out")) == 12
+
+
 def test_a_changed_manifest_is_refused_and_a_new_commit_is_not(
     options: RunOptions, calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

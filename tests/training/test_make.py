@@ -23,7 +23,15 @@ from steer_asr_training.store import ActivationStore, shard_path
 from steer_asr_training.windows import DataConfig
 
 DEMO = Path(__file__).parents[2] / "benchmarks" / "demo" / "clips.jsonl"
-DATA = DataConfig(varied_nonspeech=2, synthetic_nonspeech=10, noisy_speech=2, placed_speech=2, only_shippable=False)
+DATA = DataConfig(
+    varied_nonspeech=2,
+    synthetic_nonspeech=10,
+    noisy_speech=2,
+    placed_speech=2,
+    disguised_speech=2,
+    disguised_nonspeech=2,
+    only_shippable=False,
+)
 
 
 @pytest.fixture(scope="module")

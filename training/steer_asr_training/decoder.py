@@ -9,6 +9,7 @@ that is done once per window and shared by all decoding modes.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,12 @@ from faster_whisper.transcribe import get_suppressed_tokens
 from tokenizers import Tokenizer as HfTokenizer
 from torch import nn
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+from transformers.models.whisper.modeling_whisper import WhisperDecoder
 
 from steer_asr.weights.convert import FULL_VOCABULARY, hf_from_ct2
+
+CACHE_ARGUMENT = "cache" if "cache" in inspect.signature(WhisperDecoder.forward).parameters else "past_key_values"
+"""transformers 5.24 renamed it."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ class FrozenDecoder:
         unused = torch.empty(len(tokens), 1, self.config.d_model, device=self.device)  # its keys are in the cache
         with self._autocast():
             hidden = self.decoder(
-                input_ids=tokens, encoder_hidden_states=unused, past_key_values=cache, use_cache=True
+                input_ids=tokens, encoder_hidden_states=unused, use_cache=True, **{CACHE_ARGUMENT: cache}
             ).last_hidden_state
             logits = nn.functional.linear(hidden[rows, positions], self.embedding)
         return logits.float().log_softmax(dim=-1)

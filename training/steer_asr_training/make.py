@@ -73,6 +73,8 @@ def dev_data_config(n_windows: int) -> DataConfig:
         synthetic_nonspeech=40,
         noisy_speech=40,
         placed_speech=20,
+        disguised_speech=0,
+        disguised_nonspeech=0,
         max_music_share=1.0 - 1e-9,
         only_shippable=False,
         max_windows=n_windows,

@@ -4,8 +4,8 @@
     wave = render(plan[0], clips)                          # float32, 16 kHz, at most 30 s
 
 Recorded clips come as they are, and again cut short, repeated, made quiet, sent through a telephone, laid over each
-other; speech comes again over noise and music; synthetic sounds fill the gaps. Short words are kept short: they are
-what a careless edit silences first.
+other; speech comes again over noise and music; both come again disguised (`alter.py`); synthetic sounds fill the gaps.
+Short words are kept short: they are what a careless edit silences first.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ import numpy as np
 from steer_asr.audio import SAMPLE_RATE_HZ, decode_audio
 from steer_asr.errors import SteerOptionError
 from steer_asr.manifest import Clip
+from steer_asr_training.alter import apart, disguise, telephone
 from steer_asr_training.synth import GENERATORS, synthesize
 
 WINDOW_S = 30.0
-Treatment = Literal["plain", "varied", "noisy", "placed", "synthetic"]
+Treatment = Literal["plain", "varied", "noisy", "placed", "disguised", "synthetic"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ class DataConfig:
     """Speech over recorded or synthetic non-speech."""
     placed_speech: int = 100
     """One or two short utterances with silence before, between and after."""
+    disguised_speech: int = 400
+    """Speech in another voice, room or line, backwards, or in single words with pauses: languages and speakers that
+    the collection lacks."""
+    disguised_nonspeech: int = 250
+    """Non-speech through the same changes."""
     snr_db: tuple[float, float] = (0.0, 20.0)
     """Range of signal-to-noise ratios of `noisy_speech`, uniform."""
     max_music_share: float = 0.4
@@ -97,6 +103,10 @@ def plan_windows(clips: Sequence[Clip], config: DataConfig, seed: int) -> list[W
     brief = [i for i in speech if clips[i].duration_s < 6.0] or speech
     for _ in range(config.placed_speech):
         plan.append(spec("speech", "placed", rng.choice(brief, size=rng.integers(1, 3)).tolist()))
+    for _ in range(config.disguised_speech):
+        plan.append(spec("speech", "disguised", rng.choice(speech, size=rng.integers(1, 3)).tolist()))
+    for _ in range(config.disguised_nonspeech):
+        plan.append(spec("nonspeech", "disguised", rng.choice(nonspeech, size=rng.integers(1, 3)).tolist()))
     for n in range(config.synthetic_nonspeech):
         generator = list(GENERATORS)[n % len(GENERATORS)]
         plan.append(
@@ -131,6 +141,8 @@ def render(spec: WindowSpec, clips: Sequence[Clip]) -> np.ndarray:
         wave = _over_noise(waves[0], waves[1], spec.snr_db, rng)
     elif spec.treatment == "placed":
         wave = _place(waves, rng)
+    elif spec.treatment == "disguised":
+        wave = disguise(apart(waves, rng) if rng.random() < 0.5 else waves[0][: 8 * SAMPLE_RATE_HZ], rng)
     else:
         wave = waves[0]
     return wave[:limit].astype(np.float32)
@@ -162,17 +174,6 @@ def _place(waves: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
     parts.append(np.zeros(int(rng.uniform(0.2, 8.0) * SAMPLE_RATE_HZ), np.float32))
     joined = np.concatenate(parts)[: int(WINDOW_S * SAMPLE_RATE_HZ)]
     return joined + (rng.standard_normal(len(joined)) * 10 ** (floor_db / 20)).astype(np.float32)
-
-
-def telephone(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The same sound through a telephone: 300 to 3400 Hz, 8-bit mu-law (ITU-T G.711)."""
-    spectrum = np.fft.rfft(wave)
-    frequency = np.fft.rfftfreq(len(wave), 1 / SAMPLE_RATE_HZ)
-    spectrum[(frequency < rng.uniform(200, 350)) | (frequency > rng.uniform(3200, 3800))] = 0
-    band = np.clip(np.fft.irfft(spectrum, len(wave)), -1, 1)
-    companded = np.sign(band) * np.log1p(255 * np.abs(band)) / np.log(256)
-    coarse = np.round(companded * 127) / 127
-    return np.sign(coarse) * (np.expm1(np.abs(coarse) * np.log(256))) / 255
 
 
 def _duration_s(rng: np.random.Generator) -> float:
