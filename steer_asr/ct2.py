@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +50,20 @@ class _AsBound:
 
 
 AS_BOUND: Any = _AsBound()
+
+
+def _signature_of(original: Callable[..., Any]) -> Callable[[Any], Any]:
+    """Shows `inspect`, and with it `help` and editors, the signature of `original` with `steer=` added."""
+    signature = inspect.signature(original)
+    known = list(signature.parameters.values())
+    end = len(known) - (known[-1].kind is inspect.Parameter.VAR_KEYWORD)
+    steer = inspect.Parameter("steer", inspect.Parameter.KEYWORD_ONLY, default=AS_BOUND, annotation=Any)
+
+    def decorate(function: Any) -> Any:
+        function.__signature__ = signature.replace(parameters=[*known[:end], steer, *known[end:]])
+        return function
+
+    return decorate
 
 
 def load_model(
@@ -96,6 +111,7 @@ class SteeredWhisperModel(WhisperModel):
         self._run: _Run | None = None
         self._packs: dict[str, SteerPack] = {}
 
+    @_signature_of(WhisperModel.transcribe)
     def transcribe(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, audio: Any, *args: Any, steer: Any = AS_BOUND, **kwargs: Any
     ) -> tuple[Iterator[Any], Any]:
@@ -189,6 +205,7 @@ class SteeredBatchedInferencePipeline(BatchedInferencePipeline):
 
     model: SteeredWhisperModel  # pyright: ignore[reportIncompatibleVariableOverride]
 
+    @_signature_of(BatchedInferencePipeline.transcribe)
     def transcribe(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, audio: Any, *args: Any, steer: Any = AS_BOUND, **kwargs: Any
     ) -> tuple[Iterator[Any], Any]:

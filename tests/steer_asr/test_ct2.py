@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -242,3 +243,14 @@ def test_language_detection_sees_the_plain_output() -> None:
         segments, info = base.transcribe(noise, steer=pack, multilingual=multilingual, beam_size=1, max_new_tokens=5)
         assert info.language == base.transcribe(noise, beam_size=1)[1].language
         list(segments)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(SteeredWhisperModel, WhisperModel), (SteeredBatchedInferencePipeline, BatchedInferencePipeline)],
+)
+def test_transcribe_shows_faster_whispers_signature_plus_steer(ours: Any, theirs: Any) -> None:
+    shown, original = inspect.signature(ours.transcribe).parameters, inspect.signature(theirs.transcribe).parameters
+    assert {name: shown[name] for name in original} == dict(original)
+    assert set(shown) - set(original) == {"steer"}
+    assert shown["steer"].kind is inspect.Parameter.KEYWORD_ONLY

@@ -11,7 +11,7 @@ import typer
 
 from steer_asr.errors import SteerASRError
 
-TRAIN_EXTRA = ("torch", "transformers", "sklearn", "yaml", "jiwer")
+TRAIN_EXTRA = ("torch", "transformers", "sklearn", "scipy", "yaml", "jiwer")
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, help=__doc__
 )
