@@ -20,6 +20,17 @@ TEXT_KEYS = (
     *("audio_filepath", "text", "label", "source", "group", "lang", "split", "category", "licence"),
     "alignment_filepath",
 )
+SPAN_TOLERANCE_S = 0.01
+"""How far a span may reach beyond the stated duration: both are rounded."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of a recording in which somebody speaks."""
+
+    start_s: float
+    end_s: float
+    text: str
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,10 @@ class Clip:
     shippable: bool = False
     """Whether a pack trained on it may be shipped. False unless the manifest says otherwise."""
     alignment_path: Path | None = None
+    snr_db: float | None = None
+    """Signal-to-noise ratio, where speech was mixed with noise."""
+    spans: tuple[Span, ...] = ()
+    """When somebody speaks in a recording, in order; key `speech`, a list of [start_s, end_s, text]."""
 
 
 def read_manifest(path: str | os.PathLike[str]) -> list[Clip]:
@@ -97,7 +112,38 @@ def _clip(row: Any, folder: Path) -> Clip:
         licence=row.get("licence", ""),
         shippable=row.get("shippable") is True,
         alignment_path=folder / alignment if alignment else None,
+        snr_db=_snr_db(row.get("snr_db")),
+        spans=_spans(row.get("speech", ()), float(duration)),
     )
+
+
+def _snr_db(value: Any) -> float | None:
+    if value is None:
+        return None
+    if not _is_number(value):
+        raise ValueError(f"snr_db {value!r} is not a number of decibels")
+    return float(value)
+
+
+def _spans(value: Any, duration_s: float) -> tuple[Span, ...]:
+    """Raises `ValueError` for what is not [start_s, end_s, text], and for spans that overlap or leave the clip."""
+    if not isinstance(value, list | tuple):
+        raise TypeError("speech must be a list of [start_s, end_s, text]")
+    spans: list[Span] = []
+    for entry in value:
+        match entry:
+            case [start, end, str(text)] if _is_number(start) and _is_number(end):
+                spans.append(Span(float(start), float(end), text))
+            case _:
+                raise ValueError(f"speech holds {entry!r}, which is not [start_s, end_s, text]")
+        earliest = spans[-2].end_s if len(spans) > 1 else 0.0
+        if not earliest <= spans[-1].start_s < spans[-1].end_s <= duration_s + SPAN_TOLERANCE_S:
+            raise ValueError(f"speech from {start} to {end} s is out of order or outside the clip's {duration_s} s")
+    return tuple(spans)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e7
 
 
 def _reason(error: Exception) -> str:

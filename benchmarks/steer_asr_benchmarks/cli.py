@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from steer_asr.errors import SteerASRError
+from steer_asr_benchmarks.mix.command import mix_command
 
 BENCH_EXTRA = frozenset({"jiwer", "whisper_normalizer"})
 """Packages that come with `steer-asr[bench]`."""
@@ -84,6 +85,9 @@ def run_command(
 def score_command(folder: Annotated[Path, typer.Argument(help="Folder written by run.")]) -> None:
     """Compute all metrics again from predictions.jsonl, and write report.json and report.md."""
     report_command(folder)
+
+
+app.command("mix")(mix_command)
 
 
 def report_command(folder: Path) -> None:

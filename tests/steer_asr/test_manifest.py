@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from steer_asr.errors import ManifestError
-from steer_asr.manifest import Clip, read_manifest
+from steer_asr.manifest import Clip, Span, read_manifest
 
 
 def write(path: Path, *lines: str) -> Path:
@@ -91,6 +91,44 @@ def test_a_broken_line_is_named(tmp_path: Path, line: str, reason: str) -> None:
     with pytest.raises(ManifestError) as error:
         read_manifest(path)
     assert str(error.value).startswith(f"{path}:2: ")
+    assert reason in str(error.value)
+
+
+def test_a_mix_says_how_loud_the_noise_is_and_when_somebody_speaks(tmp_path: Path) -> None:
+    row = {"audio_filepath": "a", "duration": 9, "kind": "mixed", "snr_db": -5, "text": "hello there"}
+    [clip] = read_manifest(
+        write(tmp_path / "m.jsonl", json.dumps(row | {"speech": [[0, 1.5, "hello"], [8, 9.009, ""]]}))
+    )
+    assert clip.snr_db == -5.0
+    assert clip.spans == (Span(0.0, 1.5, "hello"), Span(8.0, 9.009, ""))
+    [without] = read_manifest(write(tmp_path / "m.jsonl", json.dumps(row | {"snr_db": None})))
+    assert (without.snr_db, without.spans) == (None, ())
+
+
+@pytest.mark.parametrize(
+    ("extra", "reason"),
+    [
+        ('"snr_db": "5"', "snr_db '5' is not a number"),
+        ('"snr_db": true', "snr_db True is not a number"),
+        ('"snr_db": Infinity', "snr_db inf is not a number"),
+        (f'"snr_db": {"9" * 400}', "is not a number"),
+        ('"speech": "hello"', "speech must be a list"),
+        ('"speech": null', "speech must be a list"),
+        ('"speech": [[1, 2]]', "is not [start_s, end_s, text]"),
+        ('"speech": ["abc"]', "is not [start_s, end_s, text]"),
+        ('"speech": [[1, "2", "x"]]', "is not [start_s, end_s, text]"),
+        ('"speech": [[1, 2, 3]]', "is not [start_s, end_s, text]"),
+        ('"speech": [[2, 1, "x"]]', "from 2 to 1 s is out of order"),
+        ('"speech": [[-1, 1, "x"]]', "from -1 to 1 s is out of order"),
+        ('"speech": [[8, 9.1, "x"]]', "outside the clip's 9.0 s"),
+        ('"speech": [[1, 3, "x"], [2, 4, "y"]]', "from 2 to 4 s is out of order"),
+    ],
+)
+def test_what_a_mix_says_is_checked(tmp_path: Path, extra: str, reason: str) -> None:
+    path = write(tmp_path / "m.jsonl", f'{{"audio_filepath": "a", "duration": 9, {extra}}}')
+    with pytest.raises(ManifestError) as error:
+        read_manifest(path)
+    assert str(error.value).startswith(f"{path}:1: ")
     assert reason in str(error.value)
 
 

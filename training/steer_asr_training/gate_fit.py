@@ -56,7 +56,7 @@ def discriminative_features(pooled: np.ndarray, labels: np.ndarray, weights: np.
     spread = pooled.std(axis=0)
     alive = np.flatnonzero(spread > 1e-4)
     scaled = pooled[:, alive] / spread[alive]
-    model = LogisticRegression(l1_ratio=1.0, solver="liblinear", C=0.05, max_iter=200)
+    model = LogisticRegression(l1_ratio=1.0, solver="liblinear", C=0.05, max_iter=200, random_state=0)
     model.fit(scaled, labels, sample_weight=weights)
     ranked = np.argsort(-np.abs(model.coef_[0]))
     return [int(alive[i]) for i in ranked[:n]]
