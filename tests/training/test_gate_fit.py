@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from steer_asr_training.gate_fit import discriminative_features, fit_gate, source_weights
+from steer_asr_training.gate_fit import FOLDS, discriminative_features, fit_gate, source_folds, source_weights
 
 
 def planted(n: int = 80, frames: int = 200, n_features: int = 6, seed: int = 0) -> tuple[list[np.ndarray], np.ndarray]:
@@ -46,3 +46,26 @@ def test_source_weights_balance_labels_and_dampen_large_sources() -> None:
     weights = source_weights(["a"] * 9 + ["b"] + ["c"] * 10, labels)
     assert weights[labels == 1].sum() == pytest.approx(weights[labels == 0].sum())
     assert weights[9] == pytest.approx(3 * weights[0])
+
+
+def test_folds_are_whole_sources_and_each_lacks_some_of_both_sorts() -> None:
+    labels = np.array([1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0])
+    sources = ["a", "a", "b", "c", "d", "e", "v", "w", "x", "y", "y"]
+    fold = source_folds(labels, sources)
+    assert fold is not None
+    assert len({(source, f) for source, f in zip(sources, fold, strict=True)}) == len(set(sources))
+    for k in range(FOLDS):
+        assert set(labels[fold == k]) == {0, 1}
+    assert source_folds(labels, ["a"] * 6 + ["v"] * 5) is None
+
+
+def test_probabilities_are_calibrated_on_sources_not_fitted_on() -> None:
+    """The evidence is the same; only what it is worth is judged on held-out sources."""
+    windows, labels = planted()
+    sources = [f"{label}/{i // 2 % FOLDS}" for i, label in enumerate(labels)]
+    ones = np.ones(len(labels), np.float32)
+    seen = fit_gate(windows, labels, ones, reach_frames=10)
+    held_out = fit_gate(windows, labels, ones, reach_frames=10, sources=sources)
+    np.testing.assert_array_equal(held_out.coefficients, seen.coefficients)
+    assert held_out.clip_calibration != seen.clip_calibration
+    assert held_out.clip_calibration[0] > 0

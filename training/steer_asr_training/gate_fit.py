@@ -11,6 +11,7 @@ evidence is learned through the maximum over the window (multiple-instance learn
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,6 +24,19 @@ from steer_asr.sae import SaeFeatures
 from steer_asr_training.store import ActivationStore
 
 SMOOTH_FRAMES = 11
+FOLDS = 4
+
+
+@dataclass(frozen=True)
+class GateConfig:
+    """How the gate's evidence is fitted."""
+
+    epochs: int = 30
+    lr: float = 0.05
+    l2: float = 1e-3
+    dropout: float = 0.3
+    """Share of the features that are left out of each step, so that no voice is known by a few of them alone."""
+    seed: int = 0
 
 
 def pooled_activations(store: ActivationStore, features: SaeFeatures, point: str) -> np.ndarray:
@@ -68,37 +82,77 @@ def fit_gate(
     weights: np.ndarray,
     *,
     reach_frames: int,
-    epochs: int = 30,
-    l2: float = 1e-3,
-    seed: int = 0,
+    sources: Sequence[str] | None = None,
+    config: GateConfig | None = None,
 ) -> Gate:
     """Fits frame evidence by multiple-instance learning, then calibrates it by Platt scaling.
 
     `z` holds one array [frame, n_features] per window, `labels` is 1 where somebody speaks, `weights` weighs windows.
+    With `sources`, one per window, probabilities are calibrated on windows from sources that the evidence was not
+    fitted on: a gate is surest of the speakers and rooms that it knows, and will be used on others.
     """
+    config = config or GateConfig()
     smoothed = torch.from_numpy(np.stack([_thin(window) for window in z]))
-    spread = smoothed.flatten(0, 1).std(dim=0).clamp_min(1e-4)
+    coefficients, bias = _fit_evidence(smoothed, labels, weights, config)
+    best = _best_evidence(z, coefficients, bias)
+    fold = None if sources is None else source_folds(labels, sources)
+    if fold is not None:
+        held_out = np.empty_like(best)
+        for k in range(FOLDS):
+            inside, outside = np.flatnonzero(fold == k), np.flatnonzero(fold != k)
+            fitted = _fit_evidence(smoothed[outside], labels[outside], weights[outside], config)
+            held_out[inside] = _best_evidence([z[int(i)] for i in inside], *fitted)
+        best = held_out
+    calibration = platt(best, labels, weights)
+    return Gate(coefficients, bias, SMOOTH_FRAMES, reach_frames, calibration, calibration)
+
+
+def source_folds(labels: np.ndarray, sources: Sequence[str]) -> np.ndarray | None:
+    """Fold of every window, int [window]: whole sources, dealt out by size, speech and non-speech each.
+
+    None when there are too few sources for every fold to lack some of both.
+    """
+    fold = np.zeros(len(labels), int)
+    for label in (0, 1):
+        windows = np.flatnonzero(labels == label)
+        names, at, counts = np.unique(np.array(sources)[windows], return_inverse=True, return_counts=True)
+        if len(names) < FOLDS:
+            return None
+        rank = np.empty(len(names), int)
+        rank[np.argsort(-counts, kind="stable")] = np.arange(len(names))
+        fold[windows] = rank[at] % FOLDS
+    return fold
+
+
+def _fit_evidence(
+    smoothed: torch.Tensor, labels: np.ndarray, weights: np.ndarray, config: GateConfig
+) -> tuple[np.ndarray, float]:
+    """(coefficients per unit of activation, bias) of a frame's log-odds of speech."""
+    spread = smoothed.flatten(0, 1).float().std(dim=0).clamp_min(1e-4)
     target, weight = torch.from_numpy(labels.astype(np.float32)), torch.from_numpy(weights)
     coefficients = nn.Parameter(torch.zeros(smoothed.shape[2]))
     bias = nn.Parameter(torch.tensor(-2.0))
-    optimizer = torch.optim.Adam([coefficients, bias], lr=0.05)
-    generator = torch.Generator().manual_seed(seed)
-    batch = 256
-    for epoch in range(epochs):
+    optimizer = torch.optim.Adam([coefficients, bias], lr=config.lr)
+    generator = torch.Generator().manual_seed(config.seed)
+    keep = 1 - config.dropout
+    for epoch in range(config.epochs):
         for group in optimizer.param_groups:
-            group["lr"] = 0.05 * (1 - epoch / epochs)
-        for chosen in torch.randperm(len(target), generator=generator).split(batch):
-            evidence = smoothed[chosen].float() @ (coefficients / spread) + bias
+            group["lr"] = config.lr * (1 - epoch / config.epochs)
+        for chosen in torch.randperm(len(target), generator=generator).split(256):
+            kept = (torch.rand(len(coefficients), generator=generator) < keep) / keep
+            evidence = smoothed[chosen].float() @ (coefficients * kept / spread) + bias
             clip = evidence.logsumexp(dim=1) - np.log(5)  # a soft maximum: about five neighbouring points share a word
             losses = nn.functional.binary_cross_entropy_with_logits(clip, target[chosen], reduction="none")
-            loss = (losses * weight[chosen]).mean() + l2 * coefficients.square().sum()
+            loss = (losses * weight[chosen]).mean() + config.l2 * coefficients.square().sum()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    per_unit = (coefficients / spread).detach().numpy()
-    best = np.array([moving_average(window @ per_unit + bias.item(), SMOOTH_FRAMES).max() for window in z])
-    calibration = platt(best, labels, weights)
-    return Gate(per_unit, bias.item(), SMOOTH_FRAMES, reach_frames, calibration, calibration)
+    return (coefficients / spread).detach().numpy(), bias.item()
+
+
+def _best_evidence(z: Sequence[np.ndarray], coefficients: np.ndarray, bias: float) -> np.ndarray:
+    """The highest smoothed evidence in each window: float [window]."""
+    return np.array([moving_average(window @ coefficients + bias, SMOOTH_FRAMES).max() for window in z])
 
 
 def platt(evidence: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> tuple[float, float]:

@@ -139,7 +139,8 @@ class _Run:
                 x = self.store.window(i, OUTPUT_HOOK_POINT).astype(np.float32)
                 z.append(features.encode(x).astype(np.float16))
                 progress.advance()
-        return fit_gate(z, self.labels, self.weights, reach_frames=self.config.reach_frames), z
+        sources = [window["source"] for window in self.store.windows]
+        return fit_gate(z, self.labels, self.weights, reach_frames=self.config.reach_frames, sources=sources), z
 
     def rank_for_effect(self, gate_ids: Sequence[int]) -> list[int]:
         """All features, those first whose learned edit moves the encoder output most on non-speech."""
