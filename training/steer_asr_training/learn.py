@@ -47,9 +47,9 @@ class LearnConfig:
     and the padding of speech, and has to leave the words beside them alone."""
     served_reach_frames: int = 1500
     """The same in the finished pack. The whole window: one word anywhere in it, and nothing is edited."""
-    protect_log_odds: float = 2.0
+    protect_log_odds: float = 1.0
     """The finished gate edits only as far as "nobody speaks" exceeds even odds by this much: losing a word counts as
-    e^2, about seven, phantom phrases."""
+    e, nearly three, phantom phrases."""
     rank_steps: int = 50
     """Steps of the run over the whole dictionary that ranks features by effect."""
     steps: int = 300
