@@ -94,7 +94,7 @@ def test_steering_is_chosen_by_each_request(server: Server) -> None:
         )
         for steer in ("off", "default", 0.5, None)
     }
-    assert "Thank you" in frogs["off"].text
+    assert frogs["off"].text, "something; what, is left to chance once stock Whisper falls back to sampling"
     assert frogs["off"].speech_detected is True
     assert "steer" not in frogs["off"].model_extra
     assert frogs["default"].text == frogs[None].text == ""
