@@ -9,6 +9,8 @@
 | clamp | value | fires at `value` |
 | cap | min(z, value) | stays silent |
 | add | z + value | fires at `value` |
+
+A feature has one edit, or a `scale` and an `add`: then z' = scale * z + add.
 """
 
 from __future__ import annotations
@@ -57,21 +59,23 @@ class EditPlan:
     def build(cls, edits: Sequence[Edit], feature_ids: Sequence[int]) -> EditPlan:
         """Aligns `edits` with the columns of z.
 
-        Raises `PackError` for a feature that the pack's SAE lacks, for two edits of one feature, and for no edit.
+        Raises `PackError` for a feature that the pack's SAE lacks, for two edits of one feature that do not go
+        together, and for no edit.
         """
         n = len(feature_ids)
         plan = cls(np.ones(n, "f4"), np.zeros(n, "f4"), np.full(n, np.inf, "f4"), np.full(n, np.nan, "f4"))
         column = {feature: i for i, feature in enumerate(feature_ids)}
-        seen: set[int] = set()
+        seen: dict[int, set[str]] = {}
         for edit in edits:
             if edit.feature not in column:
                 raise PackError(
                     f"the SAE has no feature {edit.feature}; its {n} features are "
                     f"{', '.join(map(str, sorted(column)[:8]))}{', ...' if n > 8 else ''}"
                 )
-            if edit.feature in seen:
-                raise PackError(f"feature {edit.feature} is edited twice; one edit each")
-            seen.add(edit.feature)
+            ops = seen.setdefault(edit.feature, set())
+            if ops and (edit.op in ops or ops | {edit.op} != {"scale", "add"}):
+                raise PackError(f"feature {edit.feature} is edited twice; one edit each, or a scale and an add")
+            ops.add(edit.op)
             getattr(plan, edit.op)[column[edit.feature]] = edit.value
         if not seen:
             raise PackError("there is no edit: this would steer nothing")

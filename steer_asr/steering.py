@@ -144,9 +144,9 @@ def steer_frames(x: np.ndarray, pack: SteerPack, strength: float) -> FrameReport
 def top_features(
     report: FrameReport, pack: SteerPack, start: int, end: int, offset_s: float
 ) -> tuple[FeatureActivity, ...]:
-    """The features whose edits were largest between two frames, with when they fired around their peak."""
+    """The features that fired, by the size of their edits between two frames, with when they fired around their peak."""
     contribution, activations = report.contribution[start:end], report.activations[start:end]
-    totals = contribution.sum(axis=0)
+    totals = contribution.sum(axis=0) * (activations > 0).any(axis=0)
     ranked = [i for i in np.argsort(-totals)[:TOP_FEATURES] if totals[i] > 0]
     return tuple(_activity(pack.feature_ids[i], activations[:, i], offset_s + start * FRAME_S) for i in ranked)
 

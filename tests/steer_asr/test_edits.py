@@ -17,6 +17,11 @@ def test_each_operation_on_firing_and_silent_features() -> None:
     np.testing.assert_array_equal(plan(z), [[-6.0, 5.0, 1.0, 3.5], [0.0, 5.0, 0.0, 0.5]])
 
 
+def test_a_feature_may_be_scaled_and_added_to() -> None:
+    plan = EditPlan.build([Edit(12, "add", 0.5), Edit(12, "scale", -2.0)], IDS)
+    np.testing.assert_array_equal(plan(np.array([[1.0, 1.0, 3.0, 1.0]], np.float32)), [[1.0, 1.0, -5.5, 1.0]])
+
+
 def test_features_without_an_edit_keep_their_activation() -> None:
     z = np.random.default_rng(0).random((5, 4), dtype=np.float32)
     edited = EditPlan.build([Edit(11, "scale", 0.0)], IDS)(z)
@@ -30,6 +35,8 @@ def test_features_without_an_edit_keep_their_activation() -> None:
         ([], "steer nothing"),
         ([Edit(99, "scale", 0.0)], "no feature 99"),
         ([Edit(10, "scale", 0.0), Edit(10, "cap", 1.0)], "edited twice"),
+        ([Edit(10, "add", 0.5), Edit(10, "add", 1.0)], "edited twice"),
+        ([Edit(10, "clamp", 0.5), Edit(10, "add", 1.0)], "edited twice"),
     ],
 )
 def test_impossible_plans_are_refused(edits: list[Edit], message: str) -> None:

@@ -26,7 +26,7 @@ from steer_asr.sae import load_features
 from steer_asr_training.learn import Learned, select
 
 UNCHANGED = 1e-3
-"""A scale this close to 1 is no edit; its feature may still serve the gate."""
+"""A scale this close to 1, or an addition this close to 0, is no edit; its feature may still serve the gate."""
 
 
 def load_learned(folder: str | Path, sae: str | Path) -> Learned:
@@ -36,21 +36,22 @@ def load_learned(folder: str | Path, sae: str | Path) -> Learned:
         content = json.loads(path.read_text(encoding="utf-8"))
         ids = tuple(content["feature_ids"])
         gate = Gate.from_json(content["gate"], len(ids))
-        scales = np.array(content["scales"], np.float32)
+        scales, adds = (np.array(content[key], np.float32) for key in ("scales", "adds"))
     except (OSError, ValueError, KeyError) as error:
         raise PackError(f"{path}: no finished learning run ({error}); run steer-asr-train learn first") from error
-    return Learned(ids, scales, gate, select(load_features(Path(sae)), ids))
+    return Learned(ids, scales, adds, gate, select(load_features(Path(sae)), ids))
 
 
 def build_pack(
     learned: Learned, model: ModelFiles, *, name: str, provenance: dict[str, Any], calibration: Sequence[dict] = ()
 ) -> SteerPack:
-    """A pack of scale edits on the encoder output, for the model it was learned on."""
-    edits = tuple(
-        Edit(feature, "scale", round(float(scale), 6))
-        for feature, scale in zip(learned.feature_ids, learned.scales, strict=True)
-        if abs(scale - 1) > UNCHANGED
-    )
+    """A pack of `scale` and `add` edits on the encoder output, for the model it was learned on."""
+    edits: list[Edit] = []
+    for feature, scale, add in zip(learned.feature_ids, learned.scales, learned.adds, strict=True):
+        if abs(scale - 1) > UNCHANGED:
+            edits.append(Edit(feature, "scale", round(float(scale), 6)))
+        if abs(add) > UNCHANGED:
+            edits.append(Edit(feature, "add", round(float(add), 6)))
     return SteerPack(
         name=name,
         base_model=model.name,
@@ -59,7 +60,7 @@ def build_pack(
         front_end=FRONT_END,
         feature_ids=learned.feature_ids,
         features=learned.features,
-        edits=edits,
+        edits=tuple(edits),
         gate=learned.gate,
         calibration=tuple(calibration),
         provenance=provenance,
@@ -97,6 +98,7 @@ def model_card(pack: SteerPack) -> str:
         f"| {point['changed_words']:.2%} |"
         for point in pack.calibration
     )
+    n_edited = len({edit.feature for edit in pack.edits})
     code = ", ".join(f"{name} {v}" for name, v in pack.provenance.get("code", {}).items())
     return f"""---
 license: mit
@@ -107,7 +109,7 @@ tags: [whisper, steering, sparse-autoencoder, hallucination]
 
 # Steer pack `{pack.name}`
 
-Keeps Whisper `{pack.base_model}` silent when nobody speaks. Edits {len(pack.edits)} of {len(pack.feature_ids)}
+Keeps Whisper `{pack.base_model}` silent when nobody speaks. Edits {n_edited} of {len(pack.feature_ids)}
 sparse-autoencoder features at `{pack.hook_point}`, frame by frame, where its gate hears no speech.
 
 ```python

@@ -27,6 +27,7 @@ from steer_asr.models import ModelFiles
 from steer_asr.sae import SaeFeatures, load_features
 from steer_asr_training.answers import stock_answers
 from steer_asr_training.decoder import FrozenDecoder
+from steer_asr_training.encoders import native_bfloat16
 from steer_asr_training.gate_fit import discriminative_features, fit_gate, pooled_activations, source_weights
 from steer_asr_training.objective import ObjectiveConfig, silence_loss, speech_loss
 from steer_asr_training.store import ActivationStore
@@ -48,8 +49,11 @@ class LearnConfig:
     served_reach_frames: int = 1500
     """The same in the finished pack. The whole window: one word anywhere in it, and nothing is edited."""
     protect_log_odds: float = 1.0
-    """The finished gate edits only as far as "nobody speaks" exceeds even odds by this much: losing a word counts as
-    e, nearly three, phantom phrases."""
+    """The finished gate edits where "nobody speaks" exceeds even odds by this much: losing a word counts as e, nearly
+    three, phantom phrases."""
+    steepness: float = 4.0
+    """The finished gate's log-odds times this are those of the edit's weight: half an edit is rarely of use, since it
+    neither silences nor leaves words alone."""
     rank_steps: int = 50
     """Steps of the run over the whole dictionary that ranks features by effect."""
     steps: int = 300
@@ -70,7 +74,9 @@ class Learned:
 
     feature_ids: tuple[int, ...]
     scales: np.ndarray
-    """float32 [n_features]; z' = scale * z."""
+    """float32 [n_features]."""
+    adds: np.ndarray
+    """float32 [n_features]; z' = scale * z + add."""
     gate: Gate
     features: SaeFeatures
     """Just the chosen ones."""
@@ -86,17 +92,17 @@ def learn(config: LearnConfig, store: ActivationStore, sae: Path, model: ModelFi
     effect = run.rank_for_effect(gate_ids)
     ids = tuple(gate_ids + [i for i in effect if i not in set(gate_ids)][: config.n_features - len(gate_ids)])
     gate, z = run.gate(ids)
-    scales = run.learn_scales(ids, gate, z)
+    scales, adds = run.learn_edits(ids, gate, z)
     gate = served(gate, config)
-    learned = Learned(ids, scales, gate, select(dictionary, ids))
+    learned = Learned(ids, scales, adds, gate, select(dictionary, ids))
     _save(folder, config, learned)
     return learned
 
 
 def served(gate: Gate, config: LearnConfig) -> Gate:
-    """The gate as the pack holds it: it looks at the whole window, and leans towards speech."""
+    """The gate as the pack holds it: it looks at the whole window, leans towards speech, and makes up its mind."""
     slope, offset = gate.frame_calibration
-    calibration = (slope, offset + config.protect_log_odds)
+    calibration = (config.steepness * slope, config.steepness * (offset + config.protect_log_odds))
     return replace(gate, reach_frames=config.served_reach_frames, frame_calibration=calibration)
 
 
@@ -122,7 +128,7 @@ class _Run:
         self.labels = np.array([int(w["kind"] == "speech") for w in store.windows])
         self.weights = source_weights([w["source"] + w["treatment"] for w in store.windows], self.labels)
         self.rng = np.random.default_rng(config.seed)
-        self.decoder = FrozenDecoder(model.path, torch.bfloat16, "cpu")
+        self.decoder = FrozenDecoder(model.path, torch.bfloat16 if native_bfloat16("cpu") else torch.float32, "cpu")
 
     def rank_for_gate(self) -> list[int]:
         pooled = self._cached(
@@ -149,73 +155,73 @@ class _Run:
             gate, z = self.gate(gate_ids)
             weights = [gate(window.astype(np.float32)).weights for window in z]
             everything = self.dictionary
-            scales, moved = self._descend(
+            edit, typical = self._descend(
                 everything,
                 lambda _, x: everything.encode(x),
                 weights,
-                np.ones(everything.n_features, np.float32),
                 steps=self.config.rank_steps,
                 label="rank features",
                 objective=self.config.rank_objective,
                 state=None,
             )
-            return {"score": np.abs(scales - 1) * moved}
+            return {"score": (edit.abs() * typical).sum(dim=0).numpy()}
 
         score = self._cached("rank", rank)["score"]
         return [int(i) for i in np.argsort(-score)]
 
-    def learn_scales(self, ids: Sequence[int], gate: Gate, z: list[np.ndarray]) -> np.ndarray:
-        features = select(self.dictionary, ids)
-        weights = [gate(window.astype(np.float32)).weights for window in z]
-        start = np.ones(len(ids), np.float32)
-        scales, _ = self._descend(
-            features,
+    def learn_edits(self, ids: Sequence[int], gate: Gate, z: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """(scales, adds), float32 [n_features] each."""
+        edit, _ = self._descend(
+            select(self.dictionary, ids),
             lambda i, _: z[i].astype(np.float32),
-            weights,
-            start,
+            [gate(window.astype(np.float32)).weights for window in z],
             steps=self.config.steps,
             label="learn",
             objective=self.config.objective,
             state=self.folder / "state.pt",
         )
-        return scales
+        return (edit[0] + 1).numpy(), edit[1].numpy()
 
     def _descend(
         self,
         features: SaeFeatures,
         activations: Callable[[int, np.ndarray], np.ndarray],
         weights: Sequence[np.ndarray],
-        start: np.ndarray,
         *,
         steps: int,
         label: str,
         objective: ObjectiveConfig,
         state: Path | None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Gradient descent on feature scales. Returns them, and how much each feature moves on non-speech per unit."""
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Gradient descent on an edit [2, n_features]: scale - 1, and what is added; zero is the identity.
+
+        Returns it, and how far a unit of each part moves the average frame of non-speech, of the same shape.
+        """
         config, answers = self.config, self._answers()
         speech, nonspeech = self._pools(answers)
         w_dec = torch.from_numpy(features.W_dec)
-        offset = nn.Parameter(torch.from_numpy(start - 1.0))  # scale - 1: zero is the identity
-        optimizer = torch.optim.Adam([offset], lr=config.lr, betas=(0.9, 0.98))
-        moved = torch.zeros(features.n_features)
+        edit = nn.Parameter(torch.zeros(2, features.n_features))
+        optimizer = torch.optim.Adam([edit], lr=config.lr, betas=(0.9, 0.98))
+        typical = torch.zeros(2, features.n_features)
         rng = np.random.default_rng(config.seed + 1)
         first = 0
         if state is not None and state.is_file():
             saved = torch.load(state, weights_only=True)
-            first, moved = saved["step"], saved["moved"]
-            offset.data.copy_(saved["offset"])
+            first, typical = saved["step"], saved["typical"]
+            edit.data.copy_(saved["edit"])
             optimizer.load_state_dict(saved["optimizer"])
             rng.bit_generator.state = json.loads(saved["rng"])
 
         def steered(chosen: np.ndarray, *, track: bool) -> tuple[torch.Tensor, torch.Tensor]:
             x = np.stack([self.store.window(i, OUTPUT_HOOK_POINT) for i in chosen]).astype(np.float32)
             z = torch.from_numpy(np.stack([activations(i, x[row]) for row, i in enumerate(chosen)]))
-            gated = z * torch.from_numpy(np.stack([weights[i] for i in chosen]))[:, :, None]
+            weight = torch.from_numpy(np.stack([weights[i] for i in chosen]))[:, :, None]
+            gated = z * weight
             if track:
-                moved.mul_(0.95).add_(gated.abs().mean(dim=(0, 1)), alpha=0.05)
+                now = torch.stack([gated.mean(dim=(0, 1)), weight.mean().expand(features.n_features)])
+                typical.mul_(0.95).add_(now, alpha=0.05)
             plain = torch.from_numpy(x)
-            return plain + (gated * offset) @ w_dec, plain
+            return plain + (gated * edit[0] + weight * edit[1]) @ w_dec, plain
 
         with Progress(total=steps, unit="step", label=label) as progress:
             progress.advance(first)
@@ -229,26 +235,26 @@ class _Run:
                 harm = speech_loss(
                     self.decoder, x_spoken, plain, [answers[i] for i in spoken], self._langs(spoken, rng)
                 )
-                penalty = (offset.abs() * moved).sum()
+                penalty = (edit.abs() * typical).sum()
                 loss = silence + objective.speech * harm + objective.sparsity * penalty
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
                 progress.advance(note=f"silence {silence.item():.3f} harm {harm.item():.4f} moved {penalty.item():.2f}")
                 if state is not None and ((step + 1) % 25 == 0 or step + 1 == steps):
-                    self._save_state(state, step + 1, offset, moved, optimizer, rng)
-        return (offset.detach() + 1).numpy(), moved.numpy()
+                    self._save_state(state, step + 1, edit, typical, optimizer, rng)
+        return edit.detach(), typical
 
     def _save_state(
         self,
         path: Path,
         step: int,
-        offset: torch.Tensor,
-        moved: torch.Tensor,
+        edit: torch.Tensor,
+        typical: torch.Tensor,
         optimizer: torch.optim.Optimizer,
         rng: np.random.Generator,
     ) -> None:
-        state = {"step": step, "offset": offset.detach(), "moved": moved, "optimizer": optimizer.state_dict()}
+        state = {"step": step, "edit": edit.detach(), "typical": typical, "optimizer": optimizer.state_dict()}
         with atomic_path(path) as temporary:
             torch.save(state | {"rng": json.dumps(rng.bit_generator.state)}, temporary)
 
@@ -293,6 +299,7 @@ def _save(folder: Path, config: LearnConfig, learned: Learned) -> None:
         "config": asdict(config),
         "feature_ids": list(learned.feature_ids),
         "scales": [float(scale) for scale in learned.scales],
+        "adds": [float(add) for add in learned.adds],
         "gate": learned.gate.to_json(),
     }
     with atomic_path(folder / "learned.json") as temporary:

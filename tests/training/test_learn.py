@@ -1,0 +1,72 @@
+"""The parts of learning that need no model: the served gate, and the edits of a pack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from steer_asr.edits import Edit
+from steer_asr.errors import PackError
+from steer_asr.gate import Gate
+from steer_asr.models import ModelFiles
+from steer_asr.sae import SaeFeatures, save_features
+from steer_asr_training.export import build_pack, load_learned
+from steer_asr_training.learn import LearnConfig, Learned, _save, served
+
+GATE = Gate(np.array([1.0, 0.0, 0.0], np.float32), 0.0, 1, 2, (2.0, -1.0), (2.0, -1.0))
+
+
+def weight_at(gate: Gate, evidence: float) -> float:
+    z = np.zeros((8, 3), np.float32)
+    z[4, 0] = evidence
+    return float(gate(z).weights[0])
+
+
+def test_the_served_gate_looks_at_the_whole_window_leans_and_makes_up_its_mind() -> None:
+    gate = served(GATE, LearnConfig(protect_log_odds=1.0, steepness=4.0))
+    # Log-odds of speech are 2 e - 1; the edit's weight is even where they are -1, at e = 0.
+    assert weight_at(gate, 0.0) == pytest.approx(0.5)
+    assert weight_at(gate, 0.5) == pytest.approx(1 / (1 + np.exp(4 * 1.0)))
+    z = np.zeros((8, 3), np.float32)
+    z[7, 0] = 5.0
+    assert not gate(z).weights.any(), "a word at the end protects the first frame"
+    assert gate(z).nobody_speaks == GATE(z).nobody_speaks, "the probability is as calibrated"
+
+
+def learned() -> Learned:
+    rng = np.random.default_rng(0)
+    features = SaeFeatures(
+        rng.standard_normal((4, 3)).astype(np.float32),
+        np.zeros(3, np.float32),
+        np.ones(3, np.float32),
+        rng.standard_normal((3, 4)).astype(np.float32),
+        np.zeros(4, np.float32),
+    )
+    scales, adds = np.array([0.5, 1.0, 1.00001], np.float32), np.array([0.25, -2.0, 0.0], np.float32)
+    return Learned((7, 3, 9), scales, adds, GATE, features)
+
+
+def test_a_pack_holds_both_parts_of_an_edit_and_no_idle_ones() -> None:
+    model = ModelFiles("base", Path("unused"), "0" * 64, "path")
+    pack = build_pack(learned(), model, name="test", provenance={})
+    assert pack.edits == (Edit(7, "scale", 0.5), Edit(7, "add", 0.25), Edit(3, "add", -2.0))
+    np.testing.assert_allclose(pack.edit_plan(np.array([[2.0, 0.0, 1.0]], np.float32)), [[1.25, -2.0, 1.0]])
+
+
+def test_a_finished_run_is_read_back(tmp_path: Path) -> None:
+    features = SaeFeatures(
+        np.zeros((4, 10), np.float32), np.zeros(10, np.float32), np.ones(10, np.float32),
+        np.zeros((10, 4), np.float32), np.zeros(4, np.float32),
+    )  # fmt: skip
+    (tmp_path / "sae").mkdir()
+    save_features(tmp_path / "sae", features, {})
+    _save(tmp_path, LearnConfig(), learned())
+    again = load_learned(tmp_path, tmp_path / "sae")
+    assert again.feature_ids == (7, 3, 9)
+    np.testing.assert_array_equal(again.scales, learned().scales)
+    np.testing.assert_array_equal(again.adds, learned().adds)
+    (tmp_path / "learned.json").write_text("{}")
+    with pytest.raises(PackError, match="no finished learning run"):
+        load_learned(tmp_path, tmp_path / "sae")
