@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from steer_asr.errors import SteerASRError
+from steer_asr.errors import SteerASRError, SteerOptionError
 
 TRAIN_EXTRA = ("torch", "transformers", "sklearn", "scipy", "yaml", "jiwer")
 app = typer.Typer(
@@ -119,6 +119,47 @@ def export_command(
     model = find_model(loaded.collect.model)
     pack = calibrate(loaded, load_learned(learned, sae), model, work / loaded.name, workers)
     typer.echo(export(pack, out))
+
+
+@app.command("control")
+def control_command(
+    method: Annotated[str, typer.Argument(help="audiosae, additive, svector or random; see docs/methods.md.")],
+    activations: Annotated[Path, typer.Option(help="Folder written by collect.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the finished pack.")],
+    model: Annotated[str, typer.Option(help="The model that the activations come from.")] = "base",
+    sae: Annotated[Path | None, typer.Option(help="The sae folder written by fit; svector takes none.")] = None,
+    alpha: Annotated[float | None, typer.Option(help="Strength, instead of the paper's.")] = None,
+    match_norm: Annotated[
+        str | None, typer.Option(help="Instead of alpha: change non-speech as far as this pack does.")
+    ] = None,
+    gate_from: Annotated[str | None, typer.Option(help="Use the gate of this pack; without one, always on.")] = None,
+    k: Annotated[int | None, typer.Option("--k", help="Number of features, instead of the paper's.")] = None,
+    labels: Annotated[str | None, typer.Option(help="speech, no_speech_prob or whisper_rule.")] = None,
+    pool: Annotated[str | None, typer.Option(help="mean, nonzero_mean or max.")] = None,
+    penalty: Annotated[str | None, typer.Option(help="l2 or l1, of the logistic regression.")] = None,
+    hook_point: Annotated[str | None, typer.Option(help="Instead of encoder.output.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the random direction, and of the regression's solver.")] = 0,
+) -> None:
+    """A published or control method (AudioSAE, additive, S-vector, random) as a steer pack, to compare others with."""
+    from steer_asr.models import find_model
+    from steer_asr.pack import load_pack
+    from steer_asr_training.control_pack import control_pack, export_control, load_dictionary
+    from steer_asr_training.controls import control_config
+    from steer_asr_training.store import ActivationStore
+
+    if alpha is not None and match_norm is not None:
+        raise SteerOptionError("--match-norm decides alpha; give one of the two")
+    config = control_config(
+        method, k=k, alpha=alpha, labels=labels, pool=pool, penalty=penalty, hook_point=hook_point, seed=seed
+    )
+    store, files = ActivationStore(activations), find_model(model)
+    packs = {
+        option: None if name is None else load_pack(name, model_sha256=files.sha256, model_name=files.name)
+        for option, name in (("match_norm", match_norm), ("gate_from", gate_from))
+    }
+    dictionary = None if sae is None else load_dictionary(sae, store, config)
+    pack = control_pack(config, store, files, name=out.resolve().name, dictionary=dictionary, **packs)
+    typer.echo(export_control(pack, out))
 
 
 def main() -> None:
