@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from steer_asr._files import sha256_of, write_text
+from steer_asr._files import write_text
 from steer_asr._progress import Progress
 from steer_asr.audio import SAMPLE_RATE_HZ, decode_audio
 from steer_asr.errors import OutputError, SteerOptionError, unknown_name
-from steer_asr_benchmarks.clips import BenchClip, Shard, load_clips
+from steer_asr_benchmarks.clips import BenchClip, Shard, describe_source, load_clips
 from steer_asr_benchmarks.predictions import Key, PredictionLog, done_keys, make_record, predictions_name
 from steer_asr_benchmarks.provenance import git_sha, versions
 from steer_asr_benchmarks.systems import ModelOptions, Models, make_systems
@@ -36,7 +36,8 @@ WARM_UP_S = 1.0
 class RunOptions:
     """One benchmark run."""
 
-    manifests: tuple[Path, ...]
+    manifests: tuple[str | Path, ...]
+    """Manifests and dataset roots, PATH or PATH::SPLIT."""
     systems: tuple[str, ...] = ("stock", "steered")
     """Names as in `steer_asr_benchmarks.systems`; the first is what the others are compared with."""
     model: ModelOptions = field(default_factory=ModelOptions)
@@ -135,7 +136,7 @@ def describe_run(
             "front_end": "faster-whisper",
         },
         "data": {
-            "manifests": [{"name": path.name, "sha256": sha256_of(path)} for path in options.manifests],
+            "manifests": [describe_source(source) for source in options.manifests],
             "limit": options.limit,
             "clips": len(clips),
         },

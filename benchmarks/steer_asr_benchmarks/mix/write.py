@@ -21,11 +21,11 @@ import av
 import av.error
 import numpy as np
 
-from steer_asr._files import atomic_path, sha256_of, write_text
+from steer_asr._files import atomic_path, write_text
 from steer_asr._progress import Progress
 from steer_asr.audio import SAMPLE_RATE_HZ, decode_audio
 from steer_asr.errors import OutputError, SteerOptionError
-from steer_asr_benchmarks.clips import load_clips
+from steer_asr_benchmarks.clips import describe_source, load_clips
 from steer_asr_benchmarks.mix.channels import encoder_of, int16_frame
 from steer_asr_benchmarks.mix.plan import make_plan, split_of
 from steer_asr_benchmarks.mix.recipes import CodecCopies, Recipe
@@ -44,7 +44,7 @@ DECODED_KEPT = 8
 class MixOptions:
     """One test set."""
 
-    manifests: tuple[Path, ...]
+    manifests: tuple[str | Path, ...]
     recipe: Recipe
     seed: int = 0
     limit: int | None = None
@@ -94,7 +94,7 @@ def describe(options: MixOptions) -> dict[str, Any]:
         "recipe": {"name": options.recipe.name, **json.loads(json.dumps(asdict(options.recipe)))},
         "seed": options.seed,
         "limit": options.limit,
-        "manifests": [{"name": path.name, "sha256": sha256_of(path)} for path in options.manifests],
+        "manifests": [describe_source(path) for path in options.manifests],
         "versions": {name: version(name) for name in ("numpy", "av")},
     }
 
