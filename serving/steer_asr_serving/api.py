@@ -1,101 +1,87 @@
-"""The HTTP side: parse, call the transcriber, format.
+"""The HTTP side: keys, limits, routes, errors, metrics.
 
-    app = create_api(settings, served, transcriber)     # an ASGI application
+    app = create_api(settings, catalogue, transcriber)     # an ASGI application
 
 No Ray in here: `transcriber` is anything that transcribes.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import time
 from collections.abc import Callable
-from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-import anyio
-import numpy as np
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from starlette.datastructures import UploadFile
 
 from steer_asr import __version__
-from steer_asr.audio import AudioLimits, decode_audio
-from steer_asr.formats import render
 from steer_asr_serving import errors
-from steer_asr_serving.deployment import Job, Transcriber
-from steer_asr_serving.errors import ApiError
+from steer_asr_serving.audio_routes import audio_routes, model_named
+from steer_asr_serving.auth import Gate
+from steer_asr_serving.deployment import Transcriber
+from steer_asr_serving.errors import ErrorEnvelope
 from steer_asr_serving.limits import BodyLimit
-from steer_asr_serving.schemas import Model, ModelList, Status, parse_form, request_body_schema, wire_steer
-from steer_asr_serving.served import MODEL_ALIAS, ServedModel
+from steer_asr_serving.metrics import Metrics
+from steer_asr_serving.observe import Observe
+from steer_asr_serving.schemas import Model, ModelList, Status
+from steer_asr_serving.served import Catalogue
 from steer_asr_serving.settings import Settings
 
-DECODERS = 2
-"""Uploads decoded at the same time, each in a thread."""
-MAX_FIELDS = 50
-BEARER = HTTPBearer(auto_error=False)
 
+def create_api(
+    settings: Settings,
+    catalogue: Catalogue,
+    transcriber: Transcriber,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    echo_request_id: bool = True,
+) -> FastAPI:
+    """The ASGI application that serves a catalogue of models.
 
-def create_api(settings: Settings, served: ServedModel, transcriber: Transcriber) -> FastAPI:
-    """The ASGI application that serves one model."""
+    `clock`, in seconds, is what limits go by. Without `echo_request_id`, something in front returns the request's id.
+    """
     app = FastAPI(title="steer_asr", version=__version__, docs_url=None, redoc_url=None)
     errors.install(app)
+    gate, metrics = Gate(settings, clock), Metrics()
     app.add_middleware(BodyLimit, max_bytes=settings.max_upload_bytes)
+    app.add_middleware(Observe, metrics=metrics, echo_id=echo_request_id)
     app.include_router(_health_routes(transcriber))
-    keyed = [Depends(_key_check(settings))]
-    app.include_router(_model_routes(served), prefix="/v1", dependencies=keyed)
-    app.include_router(_transcription_routes(settings, served, transcriber), prefix="/v1", dependencies=keyed)
+    app.include_router(_metrics_route(metrics), dependencies=[Depends(gate.identify)])
+    app.include_router(_model_routes(catalogue), dependencies=[Depends(gate.identify)])
+    audio = audio_routes(settings, catalogue, transcriber, metrics)
+    app.include_router(audio, dependencies=[Depends(gate.admit)])
     return app
 
 
-def _transcription_routes(settings: Settings, served: ServedModel, transcriber: Transcriber) -> APIRouter:
-    router = APIRouter()
-    decoders = anyio.CapacityLimiter(DECODERS)
-    limits = AudioLimits(max_seconds=settings.max_audio_s)
+def _model_routes(catalogue: Catalogue) -> APIRouter:
+    router = APIRouter(prefix="/v1")
+    created = int(time.time())
+    cards = {
+        name: Model(id=name, created=created, packs=sorted(served.packs), max_steer=served.max_steer)
+        for name, served in catalogue.models.items()
+    }
 
-    @router.post("/audio/transcriptions", response_class=Response, openapi_extra={"requestBody": request_body_schema()})
-    async def transcriptions(request: Request) -> Response:
-        """OpenAI's transcription request, plus `steer`."""
-        if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-            raise ApiError(415, "send the audio as multipart/form-data, in a field 'file'")
-        async with request.form(max_files=1, max_fields=MAX_FIELDS) as form:
-            upload, fields = parse_form(form)
-            if not served.answers_to(fields.model):
-                raise _no_such_model(fields.model, served)
-            steering = served.steering(wire_steer(fields.steer))
-            audio = await _decoded(upload, limits, decoders)
-        transcription = await transcriber.transcribe(
-            Job(
-                audio=audio,
-                steering=steering,
-                language=fields.language,
-                prompt=fields.prompt,
-                temperature=fields.temperature,
-                word_timestamps="word" in fields.timestamp_granularities,
-            )
-        )
-        body = render(transcription, fields.response_format)
-        is_json = fields.response_format in ("json", "verbose_json")
-        return Response(body, media_type="application/json" if is_json else "text/plain")
+    @router.get("/models", responses={401: {"model": ErrorEnvelope}})
+    async def models() -> ModelList:
+        """The served models."""
+        return ModelList(data=list(cards.values()))
+
+    @router.get("/models/{name:path}", responses={status: {"model": ErrorEnvelope} for status in (401, 404)})
+    async def model(name: str) -> Model:
+        """One of them."""
+        return cards[model_named(name, catalogue).name]
 
     return router
 
 
-def _model_routes(served: ServedModel) -> APIRouter:
+def _metrics_route(metrics: Metrics) -> APIRouter:
     router = APIRouter()
-    card = Model(id=served.name, created=int(time.time()))
 
-    @router.get("/models")
-    async def models() -> ModelList:
-        return ModelList(data=[card])
-
-    @router.get("/models/{name:path}")
-    async def model(name: str) -> Model:
-        if not served.answers_to(name):
-            raise _no_such_model(name, served)
-        return card
+    @router.get("/metrics", response_class=Response, responses={401: {"model": ErrorEnvelope}})
+    async def scrape(request: Request) -> Response:
+        """Prometheus metrics. Asks for a key, since they tell who uses the server how much."""
+        text, media_type = metrics.exposition(request.headers.get("accept", ""))
+        return Response(text, media_type=media_type)
 
     return router
 
@@ -111,36 +97,8 @@ def _health_routes(transcriber: Transcriber) -> APIRouter:
 
     @router.get("/ready", responses={503: {"model": Status}})
     async def ready() -> Response:
-        """A model is loaded."""
+        """The models are loaded."""
         status: Literal["ok", "starting"] = "ok" if await transcriber.ready() else "starting"
         return JSONResponse(Status(status=status).model_dump(), 200 if status == "ok" else 503)
 
     return router
-
-
-def _key_check(settings: Settings) -> Callable[..., Any]:
-    expected = None if settings.api_key is None else _digest(settings.api_key.get_secret_value())
-
-    async def check(given: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]) -> None:
-        if expected is not None and not (given and hmac.compare_digest(_digest(given.credentials), expected)):
-            raise ApiError(401, "a valid API key is needed: Authorization: Bearer KEY", code="invalid_api_key")
-
-    return check
-
-
-def _digest(key: str) -> bytes:
-    """Digests, compared in constant time, give away neither the key's characters nor its length."""
-    return hashlib.sha256(key.encode()).digest()
-
-
-def _no_such_model(name: str, served: ServedModel) -> ApiError:
-    message = f"the model {name!r} is not served here; served: {served.name} (also as {MODEL_ALIAS})"
-    return ApiError(404, message, "model", "model_not_found")
-
-
-async def _decoded(upload: UploadFile, limits: AudioLimits, decoders: anyio.CapacityLimiter) -> np.ndarray:
-    """The upload as float32 mono [n_samples] at 16 kHz, decoded in a thread."""
-    data = await upload.read()
-    if not data:
-        raise ApiError(400, "the uploaded file is empty", "file", "empty_file")
-    return await anyio.to_thread.run_sync(partial(decode_audio, data, limits=limits), limiter=decoders)

@@ -1,19 +1,22 @@
 """Wires the Ray Serve application: an HTTP deployment in front of replicas that hold the model.
 
-    serve run steer_asr_serving.app:build_app model=tiny.en
+    serve run steer_asr_serving.app:build_app models=tiny.en
 
 That runs it on a Ray cluster that is already there; `steer-asr-serve` starts its own.
 """
 
 # No `from __future__ import annotations`: `serve run` and `serve deploy` make the builder's argument from its type, and
 # look for it in the signature, where it must not be text.
+import atexit
+
 from fastapi import FastAPI
 from ray import serve
 from ray.serve import Application
 
 from steer_asr_serving.api import create_api
 from steer_asr_serving.deployment import DEPLOYMENT, RemoteTranscriber, TranscriberReplica
-from steer_asr_serving.served import ServedModel
+from steer_asr_serving.logs import start_logging
+from steer_asr_serving.served import Catalogue
 from steer_asr_serving.settings import Settings
 
 MAX_HTTP_REQUESTS = 200
@@ -22,10 +25,12 @@ MAX_HTTP_REQUESTS = 200
 
 def build_app(settings: Settings) -> Application:
     """Raises `ModelError`, `PackError` or `SteerOptionError` before anything is started."""
-    served = ServedModel.find(settings)
+    catalogue = Catalogue.find(settings)
 
     def build_api() -> FastAPI:
-        return create_api(settings, served, RemoteTranscriber(serve.get_deployment_handle(DEPLOYMENT)))
+        atexit.register(start_logging(settings).stop)
+        transcriber = RemoteTranscriber(serve.get_deployment_handle(DEPLOYMENT))
+        return create_api(settings, catalogue, transcriber, echo_request_id=False)  # Ray's proxy returns it
 
     transcriber = serve.deployment(
         name=DEPLOYMENT,
@@ -37,7 +42,8 @@ def build_app(settings: Settings) -> Application:
     )(TranscriberReplica)
     http = serve.deployment(
         name="http",
+        num_replicas=1,  # keys' limits and metrics are counted in this process
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=MAX_HTTP_REQUESTS,
     )(serve.ingress(build_api)())
-    return http.bind(transcriber.bind(settings, served.default_steering))
+    return http.bind(transcriber.bind(settings, catalogue))

@@ -1,28 +1,38 @@
 """`steer-asr-serve`: starts Ray on this machine, serves until it is told to stop, and shuts both down.
 
     steer-asr-serve --model tiny.en --port 9000
+    steer-asr-serve check --config server.yaml
+    steer-asr-serve new-key ci
 
 Nothing heavier than typer is imported until a command runs.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import inspect
 import logging
 import os
 import secrets
 import signal
 import socket
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from steer_asr.errors import SteerASRError, SteerOptionError
+from steer_asr.errors import SteerASRError, SteerOptionError, unknown_name
 
 if TYPE_CHECKING:
+    from steer_asr_serving.served import Catalogue
     from steer_asr_serving.settings import Settings
 
-SERVE_EXTRA = frozenset({"fastapi", "pydantic", "pydantic_settings", "python_multipart", "ray", "starlette"})
+SERVE_EXTRA = frozenset(
+    {"fastapi", "prometheus_client", "pydantic", "pydantic_settings", "python_multipart", "ray", "starlette", "yaml"}
+)
 """Packages that come with `steer-asr[serve]`."""
 APP_NAME = "steer_asr"
 OBJECT_STORE_BYTES = 1 << 30
@@ -31,49 +41,109 @@ OBJECT_STORE_BYTES = 1 << 30
 cli = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
-def _option(help_text: str, default: str) -> Any:
-    return typer.Option(help=help_text, show_default=default)
+def _option(help_text: str, default: str = "") -> Any:
+    return typer.Option(help=help_text, show_default=default or False)
 
 
-@cli.command()
-def serve(
-    model: Annotated[str | None, _option("Name (base, tiny.en) or CTranslate2 directory.", "base")] = None,
-    steer: Annotated[
-        str | None,
-        _option(
-            "Steering of requests that ask for none: off, default, a strength from 0 to 1, PACK, or PACK@STRENGTH.",
-            "default",
-        ),
-    ] = None,
-    host: Annotated[
-        str | None, _option("Address to listen on; anything but loopback needs STEER_ASR_API_KEY.", "127.0.0.1")
-    ] = None,
-    port: Annotated[int | None, _option("Port to listen on.", "8000")] = None,
-    compute_type: Annotated[
-        str | None, _option("CTranslate2 compute type, for example float32 or int8.", "as stored")
-    ] = None,
-    replicas: Annotated[int | None, _option("Processes that hold the model.", "1")] = None,
-    cpus_per_replica: Annotated[int | None, _option("CPU threads of each.", "all, shared")] = None,
-) -> None:
-    """Serve a steered Whisper model behind OpenAI's transcription API.
+OPTIONS: dict[str, Any] = {
+    "config": (Path, _option("YAML or TOML file with settings; docs/serving.md has them all.")),
+    "model": (list[str], _option("Name (base, tiny.en) or CTranslate2 directory; give it again for more.", "base")),
+    "steer": (
+        str,
+        _option("Steering of requests that ask for none: off, default, 0 to 1, PACK, or PACK@STRENGTH.", "default"),
+    ),
+    "max_steer": (float, _option("Highest strength that a request may ask for.", "1")),
+    "host": (str, _option("Address to listen on; anything but loopback needs an API key.", "127.0.0.1")),
+    "port": (int, _option("Port to listen on.", "8000")),
+    "compute_type": (str, _option("CTranslate2 compute type, for example float32 or int8.", "as stored")),
+    "replicas": (int, _option("Processes that hold the models.", "1")),
+    "cpus_per_replica": (int, _option("CPU threads of each.", "all, shared")),
+    "log_file": (Path, _option("File for one JSON line a request.", "standard error")),
+}
+"""The settings that are options too: {name: (type, what typer shows)}."""
 
-    Every option is also read from the environment: STEER_ASR_MODEL for --model, and so on. Read only from there:
-    STEER_ASR_API_KEY, STEER_ASR_MAX_UPLOAD_BYTES (25 MiB), STEER_ASR_MAX_AUDIO_S (3600),
-    STEER_ASR_MAX_QUEUED_REQUESTS (16), STEER_ASR_WORKERS_PER_REPLICA (1).
+
+def _with_options(command: Callable[[typer.Context, dict[str, Any]], None]) -> Callable[..., None]:
+    """Gives `command` all of `OPTIONS`; it gets those that were used, by the names of the settings."""
+
+    @functools.wraps(command)
+    def wrapper(context: typer.Context, **options: Any) -> None:
+        used = {name: value for name, value in options.items() if value not in (None, [])}
+        command(context, {("models" if name == "model" else name): value for name, value in used.items()})
+
+    hints = {name: Annotated[kind | None, option] for name, (kind, option) in OPTIONS.items()}
+    parameters = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint)
+        for name, hint in hints.items()
+    ]
+    context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    wrapper.__annotations__ = {"context": typer.Context, **hints}
+    vars(wrapper).pop("__wrapped__")  # typer would look at the signature of what is wrapped
+    wrapper.__signature__ = inspect.Signature([context, *parameters])  # pyright: ignore[reportAttributeAccessIssue]
+    return wrapper
+
+
+@cli.callback(invoke_without_command=True)
+@_with_options
+def serve(context: typer.Context, options: dict[str, Any]) -> None:
+    """Serve steered Whisper models behind OpenAI's audio API.
+
+    \b
+    On this machine only, without a key:
+      steer-asr-serve --model base
+    For others, with keys and limits from a file:
+      steer-asr-serve new-key ci             (prints a key, and lines for the file)
+      steer-asr-serve check --config server.yaml
+      steer-asr-serve --config server.yaml --host 0.0.0.0
+
+    Without a command, it serves until Ctrl-C. Every setting is also read from the environment (STEER_ASR_PORT for
+    port, STEER_ASR_MODELS for models) and from the config file; options come before variables, variables before the
+    file. STEER_ASR_API_KEY sets one key without a file.
     """
-    options = {
-        "model": model,
-        "steer": steer,
-        "host": host,
-        "port": port,
-        "compute_type": compute_type,
-        "replicas": replicas,
-        "cpus_per_replica": cpus_per_replica,
-    }
+    if context.invoked_subcommand is not None:
+        context.obj = options
+        return
     try:
-        run(read_settings({name: value for name, value in options.items() if value is not None}))
+        run(read_settings(options))
     except SteerASRError as error:
         fail(str(error))
+
+
+@cli.command(short_help="Check settings, models and packs; start nothing.")
+@_with_options
+def check(context: typer.Context, options: dict[str, Any]) -> None:
+    """Check settings, models and packs, say what would be served, and start nothing.
+
+    Ends with status 0 if a server could start with these options, and with 2 and the reason if not.
+    """
+    try:
+        settings = read_settings(context.obj | options)
+        from steer_asr_serving.served import Catalogue
+
+        catalogue = Catalogue.find(settings)
+        check_port(settings.host, settings.port)
+        check_log_file(settings.log_file)
+    except SteerASRError as error:
+        fail(str(error))
+    else:
+        typer.echo(summary(settings, catalogue))
+
+
+@cli.command(short_help="Make an API key.")
+def new_key(name: Annotated[str, typer.Argument(help="How logs and metrics shall call the client.")]) -> None:
+    """Make an API key: print it once, and the lines for the config file, which hold only its hash."""
+    from pydantic import ValidationError
+
+    from steer_asr_serving.settings import ApiKey
+
+    key = secrets.token_urlsafe(32)
+    try:
+        entry = ApiKey(name=name, sha256=hashlib.sha256(key.encode()).hexdigest())
+    except ValidationError:
+        fail(f"name {name!r}: use letters, digits, and _ . - (64 at most)")
+    else:
+        typer.echo(f"key: {key}\n\nFor the client; it is kept nowhere. For the config file:\n", err=True)
+        typer.echo(f"api_keys:\n  - name: {entry.name}\n    sha256: {entry.sha256}")
 
 
 def main() -> None:
@@ -93,22 +163,47 @@ def fail(message: str) -> None:
 
 
 def read_settings(options: dict[str, Any]) -> Settings:
-    """Settings from the given options, then the environment, then the defaults; raises `SteerOptionError`."""
+    """Settings from the options, the environment, the config file, the defaults; raises `SteerOptionError`."""
     from pydantic import ValidationError
+    from pydantic_settings import SettingsError
 
     from steer_asr_serving.settings import Settings
 
     try:
         return Settings(**options)
+    except SettingsError as unreadable:
+        raise SteerOptionError(f"environment: {unreadable}; lists of keys are written as JSON") from unreadable
     except ValidationError as invalid:
         first = invalid.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = "".join(f"{name}: " for name in first["loc"])
-        raise SteerOptionError(where + first["msg"].removeprefix("Value error, ")) from invalid
+        where = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            raise SteerOptionError(unknown_name("setting", where, Settings.model_fields)) from invalid
+        message = first["msg"].removeprefix("Value error, ")
+        raise SteerOptionError(f"{where}: {message}" if where else message) from invalid
+
+
+def summary(settings: Settings, catalogue: Catalogue) -> str:
+    """What a server with these settings offers, for people."""
+    lines = []
+    for served in catalogue.models.values():
+        steering = served.default_steering
+        default = "off" if steering is None else f"{served.pack_name(steering)} at {steering.strength:g}"
+        lines.append(f"model {served.name}: packs {', '.join(served.packs) or 'none'}; steered by default: {default}")
+    lines.append(f"steer: at most {settings.max_steer:g}")
+    lines.append(f"keys: {', '.join(key.name for key in settings.api_keys) or 'none, this machine only'}")
+    lines.append(
+        f"limits: {settings.max_upload_bytes} bytes, {settings.max_audio_s:g} s of audio, "
+        f"{settings.max_queued_requests} waiting, {settings.requests_per_minute or 'any number of'} requests a minute "
+        f"and {settings.max_concurrent or 'any number'} at once for a key that says nothing else"
+    )
+    lines.append(f"{settings.replicas} x {settings.replica_cpus} CPU threads on {address(settings)}")
+    return "\n".join([*lines, "ok"])
 
 
 def run(settings: Settings) -> None:
     """Serves until SIGINT or SIGTERM. Raises `SteerASRError` before Ray starts when the settings cannot be served."""
     check_port(settings.host, settings.port)
+    check_log_file(settings.log_file)
     os.environ.update(private_ray())
     import ray
     from ray import serve
@@ -117,7 +212,7 @@ def run(settings: Settings) -> None:
 
     app = build_app(settings)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    typer.echo(f"starting Ray, loading {settings.model} ...", err=True)
+    typer.echo(f"starting Ray, loading {', '.join(settings.models)} ...", err=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         ray.init(
@@ -131,7 +226,7 @@ def run(settings: Settings) -> None:
         quiet = {"log_level": "WARNING", "enable_access_log": False}
         serve.start(http_options={"host": settings.host, "port": settings.port}, logging_config=quiet)
         serve.run(app, name=APP_NAME, route_prefix="/", logging_config=quiet)
-        typer.echo(f"ready: http://{_bracketed(settings.host)}:{settings.port}/v1", err=True)
+        typer.echo(f"ready: {address(settings)}/v1", err=True)
         signal.pause()
     except (KeyboardInterrupt, SystemExit):  # SystemExit: Ray's own answer to SIGTERM while it starts
         typer.echo("stopping ...", err=True)
@@ -151,6 +246,7 @@ def private_ray() -> dict[str, str]:
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # it would answer SIGTERM during the start with a stack dump
+        "RAY_DEDUP_LOGS": "0",  # it would take the lines of two alike requests for one
     }
 
 
@@ -165,8 +261,19 @@ def check_port(host: str, port: int) -> None:
         raise SteerOptionError(f"cannot listen on {host}, port {port}: {error.strerror or error}") from error
 
 
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+def check_log_file(path: Path | None) -> None:
+    """Raises `SteerOptionError` when the log cannot be appended to; an HTTP replica would fail over and over."""
+    try:
+        if path is not None:
+            path.open("a").close()
+    except OSError as error:
+        raise SteerOptionError(f"cannot write log_file {path}: {error.strerror or error}") from error
+
+
+def address(settings: Settings) -> str:
+    """URL of the server."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{settings.port}"
 
 
 if __name__ == "__main__":

@@ -1,29 +1,37 @@
-"""The process that holds the model, and how the HTTP side reaches it.
+"""The process that holds the models, and how the HTTP side reaches it.
 
 `TranscriberReplica` is a plain class that Ray Serve runs one or more of; `RemoteTranscriber` calls them through a
-Serve handle. The HTTP side only knows the `Transcriber` protocol, so tests can hand it anything that transcribes.
+Serve handle. The HTTP side only knows the `Transcriber` protocol, so tests can hand it a replica in their own process.
 """
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from faster_whisper.transcribe import Segment
+from faster_whisper.vad import VadOptions
 
 from steer_asr.errors import SteerASRError
 from steer_asr.steering import Steering
 from steer_asr.transcription import Transcription
 from steer_asr_serving.errors import ApiError
+from steer_asr_serving.served import Catalogue
 from steer_asr_serving.settings import Settings
+from steer_asr_serving.tap import ModelTap, TokenLogprob
 
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
+
+    from steer_asr import SteeredWhisperModel
 
 DEPLOYMENT = "transcriber"
 FALLBACK_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -34,48 +42,84 @@ FALLBACK_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 class Job:
     """One transcription to do."""
 
+    model: str
+    """Name of a served model."""
     audio: np.ndarray
     """float32 mono [n_samples] at 16 kHz. Read-only on the replica, where it lies in Ray's shared memory."""
     steering: Steering | None
+    task: Literal["transcribe", "translate"] = "transcribe"
     language: str | None = None
     prompt: str | None = None
+    hotwords: str | None = None
     temperature: float = 0.0
     word_timestamps: bool = False
+    vad: VadOptions | None = None
+    """Leave out what this detector takes for non-speech; None transcribes everything."""
+    logprobs: bool = False
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The next segment of a transcription that is still running."""
+
+    text: str
+    logprobs: tuple[TokenLogprob, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished job."""
+
+    transcription: Transcription
+    seconds: float
+    """How long the model was busy with it."""
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    """Of every token in the text, if the job asked."""
+
+
+Refusal = ApiError | SteerASRError
+Answer = TypeVar("Answer")
 
 
 class Transcriber(Protocol):
     """What the HTTP side needs."""
 
-    async def transcribe(self, job: Job) -> Transcription:
+    async def transcribe(self, job: Job) -> Outcome:
         """Raises `ApiError` or `SteerASRError` when the job cannot be done."""
         ...
 
+    def stream(self, job: Job) -> AsyncGenerator[Piece | Outcome, None]:
+        """Pieces as they are decoded, then the outcome. Raises as `transcribe` does, at whatever point."""
+        ...
+
     async def ready(self) -> bool:
-        """Whether a model is loaded and would answer."""
+        """Whether the models are loaded and would answer."""
         ...
 
 
 class TranscriberReplica:
-    """Holds one model. Transcribes in as many threads as it has workers, so that the event loop stays free."""
+    """Holds the models. Transcribes in as many threads as it has workers, so that the event loop stays free."""
 
-    def __init__(self, settings: Settings, steering: Steering | None) -> None:
+    def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
         from steer_asr import load_model
 
         workers = settings.workers_per_replica
-        self._model = load_model(
-            settings.model,
-            device="cpu",
-            compute_type=settings.compute_type,
-            cpu_threads=max(1, settings.replica_cpus // workers),
-            num_workers=workers,
-        )
-        self._model.steered(steering)  # loads the default pack now rather than in the first request
+        self._models: dict[str, SteeredWhisperModel] = {}
+        for name, served in catalogue.models.items():
+            self._models[name] = model = load_model(
+                served.source,
+                device="cpu",
+                compute_type=settings.compute_type,
+                cpu_threads=max(1, settings.replica_cpus // workers),
+                num_workers=workers,
+            )
+            model.steered(served.default_steering)  # loads the default pack now rather than in the first request
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="transcribe")
 
-    async def transcribe(self, job: Job) -> Transcription | ApiError | SteerASRError:
+    async def transcribe(self, job: Job) -> Outcome | Refusal:
         """Refusals are returned, not raised: Serve logs whatever a replica raises as a failure of the server.
 
-        When the caller goes away, the decode stops at the next segment.
+        When the caller goes away, the decode stops at the next window.
         """
         gone = threading.Event()
         try:
@@ -85,20 +129,53 @@ class TranscriberReplica:
         finally:
             gone.set()
 
-    def _run(self, job: Job, gone: threading.Event) -> Transcription:
-        languages = self._model.supported_languages
-        if job.language not in (None, *languages):
-            known = ", ".join(sorted(languages))
-            raise ApiError(400, f"language {job.language!r} is not one of this model's: {known}", "language")
-        segments, info = self._model.transcribe(
+    async def stream(self, job: Job) -> AsyncGenerator[Piece | Outcome | Refusal, None]:
+        """As `transcribe`, with each segment as soon as it is decoded, before the outcome or the refusal."""
+        loop, pieces, gone = asyncio.get_running_loop(), asyncio.Queue[Piece | None](), threading.Event()
+
+        def send(piece: Piece) -> None:
+            loop.call_soon_threadsafe(pieces.put_nowait, piece)
+
+        running = loop.run_in_executor(self._threads, self._run, job, gone, send)
+        running.add_done_callback(lambda _: pieces.put_nowait(None))
+        try:
+            while (piece := await pieces.get()) is not None:
+                yield piece
+            yield await running
+        except (ApiError, SteerASRError) as refusal:
+            yield refusal
+        finally:
+            gone.set()
+            running.cancel()  # if it still waits for a thread
+
+    def _run(self, job: Job, gone: threading.Event, send: Callable[[Piece], None] | None = None) -> Outcome:
+        started = time.monotonic()
+        model = copy.copy(self._models[job.model])
+        _check_language(job, model)
+        tap = ModelTap(model.model, gone)
+        model.model = tap  # pyright: ignore[reportAttributeAccessIssue]  (it passes everything on)
+        segments, info = model.transcribe(
             job.audio,
             steer=job.steering,
+            task=job.task,
             language=job.language,
             initial_prompt=job.prompt,
+            hotwords=job.hotwords,
             temperature=job.temperature or FALLBACK_TEMPERATURES,
-            word_timestamps=job.word_timestamps,
+            word_timestamps=job.word_timestamps or job.logprobs,
+            vad_filter=job.vad is not None,
+            vad_parameters=job.vad,
         )
-        return Transcription.consume(_while_wanted(segments, gone), info)
+        done: list[Segment] = []
+        logprobs: list[TokenLogprob] = []
+        for segment in segments:
+            done.append(segment)
+            new = tap.logprobs(segment.tokens, model.hf_tokenizer) if job.logprobs else None
+            logprobs += new or ()
+            if send is not None:
+                send(Piece(segment.text, new))
+        transcription = Transcription.consume(iter(done), info)
+        return Outcome(transcription, time.monotonic() - started, tuple(logprobs) if job.logprobs else None)
 
 
 class RemoteTranscriber:
@@ -107,20 +184,20 @@ class RemoteTranscriber:
     def __init__(self, handle: DeploymentHandle) -> None:
         self._handle = handle
 
-    async def transcribe(self, job: Job) -> Transcription:
+    async def transcribe(self, job: Job) -> Outcome:
         """Raises `ApiError` 429 when too many requests wait, and 503 when no replica can be reached."""
-        from ray.exceptions import RayActorError
-        from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+        with _serve_trouble():
+            return unwrapped(await self._handle.transcribe.remote(job))
 
+    async def stream(self, job: Job) -> AsyncGenerator[Piece | Outcome, None]:
+        """Raises as `transcribe` does; a client that goes away cancels the replica's work."""
+        answer: Any = self._handle.options(stream=True).stream.remote(job)
         try:
-            outcome = await self._handle.transcribe.remote(job)
-        except BackPressureError as full:
-            raise ApiError(429, "too many requests are waiting; try again shortly", code="overloaded") from full
-        except (RayActorError, DeploymentUnavailableError) as lost:
-            raise ApiError(503, "the transcriber is restarting; try again shortly", code="unavailable") from lost
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
+            with _serve_trouble():
+                async for item in answer:
+                    yield unwrapped(item)
+        finally:
+            answer.cancel()
 
     async def ready(self) -> bool:
         """Asks Serve's controller, since a question to a busy replica would wait behind its work."""
@@ -131,8 +208,49 @@ class RemoteTranscriber:
         return status.applications[own_app].deployments[DEPLOYMENT].status == "HEALTHY"
 
 
-def _while_wanted(segments: Iterator[Segment], gone: threading.Event) -> Iterator[Segment]:
-    for segment in segments:
-        if gone.is_set():
-            return
-        yield segment
+class LocalTranscriber:
+    """The `Transcriber` that is a replica in this process, for tests and for programs without Ray."""
+
+    def __init__(self, replica: TranscriberReplica) -> None:
+        self._replica = replica
+
+    async def transcribe(self, job: Job) -> Outcome:
+        return unwrapped(await self._replica.transcribe(job))
+
+    async def stream(self, job: Job) -> AsyncGenerator[Piece | Outcome, None]:
+        async with aclosing(self._replica.stream(job)) as items:
+            async for item in items:
+                yield unwrapped(item)
+
+    async def ready(self) -> bool:
+        return True
+
+
+def unwrapped(answer: Answer | Refusal) -> Answer:
+    """What a replica answered; raises it if it is a refusal."""
+    if isinstance(answer, ApiError | SteerASRError):
+        raise answer
+    return answer
+
+
+@contextmanager
+def _serve_trouble() -> Iterator[None]:
+    """Turns Serve's own errors into answers that ask for a retry."""
+    from ray.exceptions import RayActorError
+    from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+
+    try:
+        yield
+    except BackPressureError as full:
+        raise ApiError(429, "too many requests are waiting; try again shortly", code="overloaded") from full
+    except (RayActorError, DeploymentUnavailableError) as lost:
+        raise ApiError(503, "the transcriber is restarting; try again shortly", code="unavailable") from lost
+
+
+def _check_language(job: Job, model: SteeredWhisperModel) -> None:
+    languages = model.supported_languages
+    if job.language not in (None, *languages):
+        known = ", ".join(sorted(languages))
+        raise ApiError(400, f"language {job.language!r} is not one of this model's: {known}", "language")
+    if job.task == "translate" and not model.model.is_multilingual:
+        raise ApiError(400, f"{job.model} only knows English and cannot translate", "model", "unsupported_task")

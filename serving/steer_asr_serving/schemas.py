@@ -1,71 +1,133 @@
-"""What travels over HTTP: the fields of OpenAI's transcription request plus `steer`, and the small answers.
+"""What travels over HTTP: the fields of OpenAI's two audio requests plus `steer` and `hotwords`, and small answers.
 
-    upload, fields = parse_form(await request.form())
-
-Transcriptions themselves are written by `steer_asr.formats`.
+`form` reads the fields, `answers` writes transcriptions.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from starlette.datastructures import FormData, UploadFile
+from faster_whisper.vad import VadOptions
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from steer_asr.errors import SteerOptionError, unknown_name
-from steer_asr_serving.errors import ApiError
-
-UNSUPPORTED = frozenset(
-    {"chunking_strategy", "hotwords", "include", "keywords", "known_speaker_names", "known_speaker_references"}
-    | {"languages"}
-)
-"""Fields that OpenAI's API (or a peer's) has and this server refuses, so that nobody believes they took effect."""
-REPEATED = "timestamp_granularities"
+UNSUPPORTED = frozenset({"known_speaker_names", "known_speaker_references", "languages"})
+"""Fields that OpenAI's API has and this server refuses, so that nobody believes they took effect."""
+NESTED = ("steer", "chunking_strategy")
+"""Fields that may be an object: as JSON, or as OpenAI's client sends objects, one form field for each key."""
+MAX_KEYWORDS = 100
 
 
-class TranscriptionFields(BaseModel):
-    """The form fields of `POST /v1/audio/transcriptions`, without the file."""
+def _from_json(value: object) -> object:
+    """An object that came as text."""
+    if not isinstance(value, str) or not value.lstrip().startswith("{"):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not valid JSON ({error})") from error
+
+
+class ServerVad(BaseModel):
+    """OpenAI's voice activity detector with its own parameters and defaults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    type: Literal["server_vad"]
+    prefix_padding_ms: Annotated[int, Field(ge=0, le=10_000)] = 300
+    """Audio kept on either side of detected speech."""
+    silence_duration_ms: Annotated[int, Field(ge=0, le=60_000)] = 200
+    """Silence that ends a stretch of speech."""
+    threshold: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.5
+    """Probability from which a frame counts as speech."""
+
+
+class AudioFields(BaseModel):
+    """The form fields that both audio requests have, without the file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     model: Annotated[str, Field(max_length=200)]
-    """The served model's name, or whisper-1."""
-    language: Annotated[str | None, Field(max_length=16)] = None
-    """ISO 639-1 code; detected when absent."""
+    """A served model's name, or whisper-1."""
     prompt: Annotated[str | None, Field(max_length=10_000)] = None
     """Text that precedes the audio, for style and spelling."""
     response_format: Literal["json", "text", "srt", "vtt", "verbose_json"] = "json"
     temperature: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
     """Sampling temperature; 0 starts greedy and rises only where decoding fails."""
-    timestamp_granularities: Annotated[list[Literal["word", "segment"]], Field(min_length=1)] = ["segment"]
-    """With verbose_json: which times to return. Sent as `timestamp_granularities[]`."""
-    stream: bool = False
-    """Only false is supported."""
     steer: Annotated[str, Field(max_length=1000)] | dict[str, str] | None = None
     """Not OpenAI's: off, default, a strength from 0 to 1, PACK, PACK@STRENGTH, or JSON. If absent, the server's."""
+    hotwords: Annotated[str | None, Field(max_length=2000)] = None
+    """Not OpenAI's: words to expect, as faster-whisper takes them."""
 
-    @field_validator("language", "prompt")
+    @field_validator("prompt", "hotwords")
     @classmethod
     def _empty_is_absent(cls, value: str | None) -> str | None:
         return value or None
 
-    @field_validator("stream")
+
+class TranslationFields(AudioFields):
+    """The form fields of `POST /v1/audio/translations`."""
+
+
+class TranscriptionFields(AudioFields):
+    """The form fields of `POST /v1/audio/transcriptions`."""
+
+    language: Annotated[str | None, Field(max_length=16)] = None
+    """ISO 639-1 code; detected when absent."""
+    timestamp_granularities: Annotated[list[Literal["word", "segment"]], Field(min_length=1)] = ["segment"]
+    """With verbose_json: which times to return. Sent as `timestamp_granularities[]`."""
+    include: list[Literal["logprobs"]] = []
+    """With json: log-probabilities of the tokens. Sent as `include[]`."""
+    stream: bool = False
+    """With json or text: send server-sent events while decoding."""
+    chunking_strategy: Annotated[Literal["auto"] | ServerVad | None, BeforeValidator(_from_json)] = None
+    """Voice activity detection before transcribing: auto, or an object. If absent, everything is transcribed."""
+    keywords: Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=MAX_KEYWORDS)] = []
+    """Words or phrases to expect, beside `hotwords`. Sent as `keywords[]`."""
+
+    @field_validator("language")
     @classmethod
-    def _no_stream(cls, stream: bool) -> bool:
-        if stream:
-            raise ValueError("streaming is not supported; leave it out or send false")
-        return stream
+    def _empty_means_detect(cls, value: str | None) -> str | None:
+        return value or None
+
+    @model_validator(mode="after")
+    def _fields_that_go_together(self) -> TranscriptionFields:
+        if "word" in self.timestamp_granularities and self.response_format != "verbose_json":
+            raise ValueError("timestamp_granularities: word needs response_format=verbose_json")
+        if self.include and self.response_format != "json":
+            raise ValueError("include: logprobs needs response_format=json")
+        if self.stream and self.response_format not in ("json", "text"):
+            raise ValueError(f"stream: events carry text only; {self.response_format} needs stream=false")
+        return self
+
+    @property
+    def expected_words(self) -> str | None:
+        """`hotwords` and `keywords` in one."""
+        return ", ".join(filter(None, [self.hotwords, *self.keywords])) or None
+
+    @property
+    def vad(self) -> VadOptions | None:
+        """The detector's options; "auto" means faster-whisper's own."""
+        if not isinstance(self.chunking_strategy, ServerVad):
+            return VadOptions() if self.chunking_strategy else None
+        return VadOptions(
+            threshold=self.chunking_strategy.threshold,
+            min_silence_duration_ms=self.chunking_strategy.silence_duration_ms,
+            speech_pad_ms=self.chunking_strategy.prefix_padding_ms,
+        )
 
 
 class Model(BaseModel):
-    """A model, as OpenAI's clients list them."""
+    """A model, as OpenAI's clients list them, and what steering it offers."""
 
     id: str
     created: int
     object: Literal["model"] = "model"
     owned_by: str = "steer_asr"
+    packs: list[str]
+    """Not OpenAI's: names that `steer` may use besides "default"."""
+    max_steer: float
+    """Not OpenAI's: the highest strength that `steer` may ask for."""
 
 
 class ModelList(BaseModel):
@@ -81,88 +143,14 @@ class Status(BaseModel):
     status: Literal["ok", "starting"]
 
 
-def request_body_schema() -> dict[str, Any]:
-    """OpenAPI's description of the form. FastAPI cannot derive it: field names with brackets need the raw form."""
-    schema = TranscriptionFields.model_json_schema()
-    properties = {(f"{k}[]" if k == REPEATED else k): v for k, v in schema["properties"].items()}
-    properties = {"file": {"type": "string", "format": "binary"}} | properties
+def request_body_schema(fields: type[AudioFields]) -> dict[str, Any]:
+    """OpenAPI's description of a form. FastAPI cannot derive it: field names with brackets need the raw form."""
+    schema = fields.model_json_schema()
+    inlined = {f"#/$defs/{name}": definition for name, definition in schema.pop("$defs", {}).items()}
+    properties: dict[str, Any] = {"file": {"type": "string", "format": "binary"}}
+    for name, field in schema["properties"].items():
+        if "anyOf" in field:
+            field["anyOf"] = [inlined.get(choice.get("$ref"), choice) for choice in field["anyOf"]]
+        properties[f"{name}[]" if field.get("type") == "array" else name] = field
     schema |= {"properties": properties, "required": ["file", *schema["required"]]}
     return {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
-
-
-def parse_form(form: FormData) -> tuple[UploadFile, TranscriptionFields]:
-    """The uploaded file and the checked fields; raises `ApiError` 400 that names the field at fault.
-
-    `FastAPI`'s `Form(alias="timestamp_granularities[]")` does not see what clients send, hence the form by hand.
-    """
-    upload: UploadFile | None = None
-    fields: dict[str, Any] = {}
-    for key, value in form.multi_items():
-        name, _, subkey = key.partition("[")
-        if isinstance(value, UploadFile):
-            if name != "file" or upload is not None:
-                raise ApiError(400, f"upload one file, as 'file'; {key!r} is another", key)
-            upload = value
-        elif name == REPEATED:
-            fields.setdefault(name, []).append(value)
-        elif name == "steer" and subkey:  # how OpenAI's client sends extra_body={"steer": {"strength": 0.5}}
-            _steer_options(fields)[subkey.rstrip("]")] = value
-        elif name in fields:
-            raise ApiError(400, f"{key!r} was sent twice", key)
-        else:
-            fields[name] = value
-    if upload is None:
-        raise ApiError(400, "'file' is missing: upload the audio as multipart/form-data", "file", "missing_field")
-    return upload, _validated(fields)
-
-
-def wire_steer(value: str | Mapping[str, Any] | None) -> object:
-    """The value that `parse_steer` should see for a form's `steer`: JSON becomes what it stands for."""
-    if isinstance(value, Mapping):
-        return {key: text if key == "pack" else _number_or_flag(text) for key, text in value.items()}
-    if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "[", '"'):
-        return value
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError) as error:
-        raise SteerOptionError(f"steer={value!r} is not valid JSON ({error})") from error
-
-
-def _number_or_flag(text: str) -> object:
-    """What a field sent by itself stands for: forms carry text only."""
-    if text in ("true", "false"):
-        return text == "true"
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def _steer_options(fields: dict[str, Any]) -> dict[str, str]:
-    options = fields.setdefault("steer", {})
-    if not isinstance(options, dict):
-        raise ApiError(400, "'steer' was sent twice", "steer")
-    return options
-
-
-def _validated(fields: Mapping[str, Any]) -> TranscriptionFields:
-    try:
-        checked = TranscriptionFields.model_validate(fields)
-    except ValidationError as invalid:
-        raise _field_error(invalid) from invalid
-    if checked.response_format != "verbose_json" and "word" in checked.timestamp_granularities:
-        raise ApiError(400, f"{REPEATED}[]=word needs response_format=verbose_json", REPEATED)
-    return checked
-
-
-def _field_error(invalid: ValidationError) -> ApiError:
-    first = invalid.errors(include_url=False, include_context=False)[0]
-    name = str(first["loc"][0])
-    if first["type"] == "missing":
-        return ApiError(400, f"{name!r} is missing", name, "missing_field")
-    if first["type"] == "extra_forbidden":
-        if name in UNSUPPORTED:
-            return ApiError(400, f"{name!r} is not supported by this server", name, "unsupported_field")
-        known = ("file", *TranscriptionFields.model_fields)
-        return ApiError(400, unknown_name("form field", name, known), name, "unknown_field")
-    return ApiError(400, f"{name}: {first['msg'].removeprefix('Value error, ')}", name, "invalid_value")

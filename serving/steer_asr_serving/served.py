@@ -1,15 +1,18 @@
 """What a server serves, found and checked once before anything starts.
 
-    served = ServedModel.find(Settings(model="base", steer="0.8"))
+    catalogue = Catalogue.find(Settings(models=["base", "tiny.en"], steer="0.8"))
+    served = catalogue.get("base")
     served.steering(None)                  # the server's default
     served.steering("off")                 # what a request asks for
 
-Requests can only name the packs in `served.packs`.
+Requests can only name the models and packs in it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from steer_asr.errors import ModelError, PackError, SteerOptionError, unknown_name
 from steer_asr.models import ModelFiles, find_model
@@ -23,43 +26,90 @@ MODEL_ALIAS = "whisper-1"
 
 @dataclass(frozen=True)
 class ServedModel:
-    """The one model of a server, and the steering it offers."""
+    """One model of a server, and the steering it offers."""
 
     name: str
-    packs: tuple[str, ...]
-    """Packs made for the model's weights, by the names a request may use besides "default"."""
+    source: str
+    """What `load_model` takes."""
+    packs: Mapping[str, str]
+    """{name in requests: name or folder} of the packs for this model, the default one first."""
+    default_pack: str | None
+    """Name or folder of the pack that "default" stands for in a request; None when it stands for none."""
     default_steering: Steering | None
+    max_steer: float = 1.0
 
     @classmethod
-    def find(cls, settings: Settings) -> ServedModel:
+    def find(cls, source: str, settings: Settings) -> ServedModel:
         """Raises `ModelError`, `PackError` or `SteerOptionError` when the settings cannot be served."""
-        _check_compute_type(settings.compute_type)
-        files = find_model(settings.model)
-        default = parse_steer(settings.steer)
-        if default is not None:
-            _check_pack(default, files)
-        return cls(
-            name=files.name,
-            packs=tuple(info.name for info in list_packs() if info.base_sha256 == files.sha256),
-            default_steering=default,
-        )
-
-    def answers_to(self, model: str) -> bool:
-        """Whether a request for `model` is a request for this one."""
-        return model in (self.name, MODEL_ALIAS)
+        files = find_model(source)
+        packs = _offered(files, settings.allowed_packs)
+        default_pack = next(iter(packs.values()), None)
+        steering = parse_steer(settings.steer)
+        if steering is not None:
+            if steering.pack == "default" and default_pack:
+                steering = replace(steering, pack=default_pack)
+            _check_pack(steering, files)
+            if steering.strength > settings.max_steer:
+                raise SteerOptionError(f"steer {settings.steer!r} is above max_steer ({settings.max_steer:g})")
+            default_pack = default_pack or str(steering.pack)
+        return cls(files.name, source, packs, default_pack, steering, settings.max_steer)
 
     def steering(self, wanted: object) -> Steering | None:
         """What a request's `steer` means; `None`, that is nothing asked, is the server's default.
 
-        Means what it means in Python, except that a pack has to be one of `packs`: a client's word is never a path.
-        Raises `SteerOptionError`.
+        Means what it means in Python, except that a pack has to be one of `packs`, since a client's word is never a
+        path, and a strength at most `max_steer`. Raises `SteerOptionError`.
         """
         if wanted is None:
             return self.default_steering
         steering = parse_steer(wanted)
-        if steering is not None and steering.pack not in ("default", *self.packs):
-            raise SteerOptionError(unknown_name("pack", str(steering.pack), ("default", *self.packs)))
-        return steering
+        if steering is None:
+            return None
+        if steering.strength > self.max_steer:
+            raise SteerOptionError(
+                f"strength {steering.strength:g} is above this server's maximum; send steer={self.max_steer:g} or less"
+            )
+        known = {**self.packs, **({"default": self.default_pack} if self.default_pack else {})}
+        if steering.pack not in known:
+            raise SteerOptionError(unknown_name("pack", str(steering.pack), known))
+        return replace(steering, pack=known[str(steering.pack)])
+
+    def pack_name(self, steering: Steering) -> str:
+        """The name of the pack that a steering of this model uses."""
+        names = {source: name for name, source in self.packs.items()}
+        return names.get(str(steering.pack)) or Path(str(steering.pack)).name
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The models of a server, by name; the first one also answers to `MODEL_ALIAS`."""
+
+    models: Mapping[str, ServedModel]
+
+    @classmethod
+    def find(cls, settings: Settings) -> Catalogue:
+        """Raises `ModelError`, `PackError` or `SteerOptionError` when the settings cannot be served."""
+        _check_compute_type(settings.compute_type)
+        found = [ServedModel.find(source, settings) for source in settings.models]
+        models = {served.name: served for served in found}
+        if len(models) < len(found):
+            raise ModelError(f"two of the models have the same name: {', '.join(served.name for served in found)}")
+        offered = {name for served in found for name in served.packs.values()}
+        if unused := [pack for pack in settings.allowed_packs or () if pack not in offered]:
+            raise PackError(f"pack {unused[0]!r} was made for none of the served models: {', '.join(models)}")
+        return cls(models)
+
+    def get(self, name: str) -> ServedModel | None:
+        """The model a request means by `name`."""
+        return next(iter(self.models.values())) if name == MODEL_ALIAS else self.models.get(name)
+
+
+def _offered(files: ModelFiles, configured: tuple[str, ...] | None) -> dict[str, str]:
+    """Those of the configured packs that were made for the model's weights."""
+    if configured is None:
+        return {info.name: info.name for info in list_packs() if info.base_sha256 == files.sha256}
+    loaded = {name: load_pack(name) for name in configured}
+    return {pack.name: name for name, pack in loaded.items() if pack.base_sha256 == files.sha256}
 
 
 def _check_pack(steering: Steering, files: ModelFiles) -> None:

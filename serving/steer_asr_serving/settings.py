@@ -1,42 +1,88 @@
 """What can be configured.
 
-    Settings(model="tiny.en", port=9000)        # the rest from the environment, then the defaults
+    Settings(models="tiny.en", port=9000)       # the rest from the environment, a config file, then the defaults
 
-Fields are set by `steer-asr-serve` options, by `STEER_ASR_*` variables, or as arguments in a Serve config file.
+Fields are set by `steer-asr-serve` options, by `STEER_ASR_*` variables, in a YAML or TOML file, or as arguments in a
+Serve config file. The first of these that names a field wins.
 """
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import os
+import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, InitSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from steer_asr.errors import SteerOptionError
+
+MIN_KEY_LENGTH = 16
+_MODEL_CONFIG = {"extra": "forbid", "frozen": True, "use_attribute_docstrings": True, "hide_input_in_errors": True}
+
+
+def _listed(value: object) -> object:
+    """A list in one word, as variables and command lines give it: base,tiny.en"""
+    return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+
+def _as_text(value: object) -> object:
+    """YAML reads off as false and on as true, and a strength as a number."""
+    if isinstance(value, bool):
+        return "default" if value else "off"
+    return str(value) if isinstance(value, int | float) else value
+
+
+class ApiKey(BaseModel):
+    """One client's key, known by its hash, and what that client may use."""
+
+    model_config = ConfigDict(**_MODEL_CONFIG)  # pyright: ignore[reportArgumentType]
+
+    name: Annotated[str, Field(pattern=r"^[\w.-]{1,64}$")]
+    """How logs and metrics call the client."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """SHA-256 of the key, in hex; `steer-asr-serve new-key` makes both."""
+    requests_per_minute: Annotated[int | None, Field(ge=1)] = None
+    """If absent, that of the server."""
+    max_concurrent: Annotated[int | None, Field(ge=1)] = None
+    """If absent, that of the server."""
 
 
 class Settings(BaseSettings):
     """Settings of one server. Field `x` is read from `STEER_ASR_X`."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="STEER_ASR_", extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True
-    )
+    model_config = SettingsConfigDict(env_prefix="STEER_ASR_", **_MODEL_CONFIG)  # pyright: ignore[reportArgumentType]
 
-    model: str = "base"
-    """Model to serve: a name such as base or tiny.en, or a CTranslate2 directory."""
-    steer: str = "default"
+    config: Path | None = None
+    """A .yaml, .yml or .toml file with further settings, by these names."""
+    models: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), Field(min_length=1)] = ("base",)
+    """Models to serve: names such as base or tiny.en, or CTranslate2 directories. The first one is also whisper-1."""
+    allowed_packs: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_listed)] = None
+    """Packs that requests may name: names or folders, a model's default first. If absent, all that were made for it."""
+    steer: Annotated[str, BeforeValidator(_as_text)] = "default"
     """Steering of requests that ask for none: off, default, a strength, PACK, or PACK@STRENGTH."""
+    max_steer: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Highest strength a request may ask for."""
     compute_type: str = "default"
     """CTranslate2 compute type, for example float32 or int8; default keeps the type the weights are stored in."""
     host: str = "127.0.0.1"
     """Address to listen on. Anything but loopback needs an API key."""
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     """Port to listen on."""
-    api_key: Annotated[SecretStr | None, Field(min_length=16)] = None
-    """Key that requests must carry as `Authorization: Bearer KEY`; without one, no key is asked for."""
+    api_key: SecretStr | None = None
+    """One key, as it is. Only its hash is kept, in `api_keys` under the name "default"."""
+    api_keys: tuple[ApiKey, ...] = ()
+    """Keys that requests may carry as `Authorization: Bearer KEY`; without any, only this machine is answered."""
+    requests_per_minute: Annotated[int | None, Field(ge=1)] = None
+    """Audio requests a key may send in a minute, in one go or spread; the next one is answered 429."""
+    max_concurrent: Annotated[int | None, Field(ge=1)] = None
+    """Audio requests a key may have in progress; the next one is answered 429."""
     replicas: Annotated[int, Field(ge=1)] = 1
-    """Processes that hold the model and transcribe."""
+    """Processes that hold the models and transcribe."""
     cpus_per_replica: Annotated[int, Field(ge=0)] = 0
     """CPU threads of a replica; 0 shares the machine's cores among the replicas."""
     workers_per_replica: Annotated[int, Field(ge=1)] = 1
@@ -47,19 +93,72 @@ class Settings(BaseSettings):
     """Largest request body, counted while it arrives."""
     max_audio_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3600.0
     """Longest audio in seconds, counted while it is decoded."""
+    max_decoded_bytes: Annotated[int, Field(ge=1024)] = 4 * 2**30
+    """Most bytes an upload may decode to in its own rate and channels, counted while it is decoded."""
+    log_requests: bool = True
+    """Write one line of JSON for each request."""
+    log_text: bool = False
+    """Put prompts and transcripts into those lines."""
+    log_file: Path | None = None
+    """File to append the lines to; without one they go to standard error."""
 
-    @field_validator("model")
     @classmethod
-    def _absolute_folder(cls, model: str) -> str:
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment, then the config file that one of them names."""
+        config = init_settings().get("config") or env_settings().get("config")
+        if not config:
+            return init_settings, env_settings
+        return init_settings, env_settings, InitSettingsSource(settings_cls, read_config(Path(config)))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_only_hashes(cls, values: dict[str, Any]) -> dict[str, Any]:
+        plain = values.pop("api_key", None)
+        if plain is None:
+            return values
+        key = plain.get_secret_value() if isinstance(plain, SecretStr) else str(plain)
+        if len(key) < MIN_KEY_LENGTH:
+            raise ValueError(f"api_key has {len(key)} characters; at least {MIN_KEY_LENGTH} are needed")
+        default = {"name": "default", "sha256": hashlib.sha256(key.encode()).hexdigest()}
+        return values | {"api_keys": [*(values.get("api_keys") or ()), default]}
+
+    @field_validator("models")
+    @classmethod
+    def _absolute_folders(cls, models: tuple[str, ...]) -> tuple[str, ...]:
         """A folder means the same to the replicas, whose working directory is not ours."""
-        path = Path(model).expanduser()
-        return str(path.resolve()) if path.is_dir() else model
+        return tuple(map(_absolute, models))
+
+    @field_validator("allowed_packs")
+    @classmethod
+    def _absolute_packs(cls, packs: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if packs is None else tuple(map(_absolute, packs))
+
+    @field_validator("log_file")
+    @classmethod
+    def _absolute_log(cls, path: Path | None) -> Path | None:
+        return None if path is None else path.expanduser().absolute()
+
+    @field_validator("api_keys")
+    @classmethod
+    def _one_key_each(cls, keys: tuple[ApiKey, ...]) -> tuple[ApiKey, ...]:
+        for what, values in (("name", [key.name for key in keys]), ("sha256", [key.sha256 for key in keys])):
+            if twice := next((value for value in values if values.count(value) > 1), None):
+                raise ValueError(f"two keys have the same {what}: {twice}")
+        return keys
 
     @model_validator(mode="after")
-    def _key_unless_loopback(self) -> Settings:
-        if self.api_key is None and not is_loopback(self.host):
+    def _keys_unless_loopback(self) -> Settings:
+        if not self.api_keys and not is_loopback(self.host):
             raise ValueError(
-                f"host {self.host} can be reached by other machines and needs an API key: set STEER_ASR_API_KEY"
+                f"host {self.host} can be reached by other machines and needs an API key: set api_keys in the config "
+                "file (steer-asr-serve new-key), or STEER_ASR_API_KEY"
             )
         return self
 
@@ -69,9 +168,21 @@ class Settings(BaseSettings):
         return self.cpus_per_replica or max(1, _cores() // self.replicas)
 
 
-def _cores() -> int:
-    """Cores this process may use, where the system can tell."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def read_config(path: Path) -> dict[str, Any]:
+    """The settings in a YAML or TOML file; raises `SteerOptionError` when it cannot be read or holds something else."""
+    parse = {".yaml": yaml.safe_load, ".yml": yaml.safe_load, ".toml": tomllib.loads}.get(path.suffix)
+    if parse is None:
+        raise SteerOptionError(f"{path}: a config file ends in .yaml, .yml or .toml")
+    try:
+        content = parse(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, tomllib.TOMLDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+        raise SteerOptionError(f"{path}: cannot be read: {reason}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise SteerOptionError(f"{path}: holds no settings; write lines such as 'models: [base]'")
+    return content
 
 
 def is_loopback(host: str) -> bool:
@@ -80,3 +191,13 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _absolute(name: str) -> str:
+    path = Path(name).expanduser()
+    return str(path.resolve()) if path.is_dir() else name
+
+
+def _cores() -> int:
+    """Cores this process may use, where the system can tell."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,60 +1,64 @@
-"""A stand-in for the model, sound to upload, and OpenAI's own client in front of the app without a socket."""
+"""A real model with a text to say, sound to upload, and OpenAI's own clients in front of the app without a socket."""
 
 from __future__ import annotations
 
 import io
+import time
 import wave
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import numpy as np
 import openai
 import pytest
-from faster_whisper.transcribe import Segment, Word
+from fastapi import FastAPI
 
-from steer_asr.steering import Steering
-from steer_asr.transcription import SegmentSteering, SteeredSegment, SteerReport, Transcription
+from steer_asr.models import ModelFiles, find_model
 from steer_asr_serving.api import create_api
-from steer_asr_serving.deployment import Job
-from steer_asr_serving.served import ServedModel
+from steer_asr_serving.deployment import Job, LocalTranscriber, Outcome, Piece, TranscriberReplica
+from steer_asr_serving.served import Catalogue
 from steer_asr_serving.settings import Settings
+from tests.helpers import noise
+from tests.serving.scripted_whisper import write_scripted_whisper, write_silencing_pack
 
-TEXT = "the text that was heard"
+CLIPS = Path(__file__).parents[2] / "benchmarks" / "demo" / "clips"
+SPOKEN = "He might even have been made amiable himself."
+"""In speech-short.flac."""
 
 
 @dataclass
-class StandIn:
-    """A `Transcriber` that hears the same sentence in everything and remembers what it was asked."""
+class Recorder:
+    """Passes jobs on to a transcriber and remembers them; can also fail, or say that it is not ready yet."""
 
+    real: LocalTranscriber
     jobs: list[Job] = field(default_factory=list)
     failure: Exception | None = None
+    fails_after: int = 0
+    """Pieces of a stream before the failure."""
     is_ready: bool = True
 
-    async def transcribe(self, job: Job) -> Transcription:
+    async def transcribe(self, job: Job) -> Outcome:
         self.jobs.append(job)
         if self.failure is not None:
             raise self.failure
-        plain = {
-            "id": 1, "seek": 0, "start": 0.0, "end": 0.5, "text": f" {TEXT}", "tokens": [1, 2], "avg_logprob": -0.25,
-            "compression_ratio": 1.0, "no_speech_prob": 0.125, "temperature": 0.0,
-            "words": [Word(0.0, 0.5, " the", 0.75)] if job.word_timestamps else None,
-        }  # fmt: skip
-        if job.steering is None:
-            return _transcription(Segment(**plain), None)
-        steered = SteeredSegment(**plain, steer=SegmentSteering(edited_share=0.5, nobody_speaks=0.25, features=()))
-        return _transcription(steered, SteerReport("quiet", job.steering.strength, "ct2"))
+        return await self.real.transcribe(job)
+
+    async def stream(self, job: Job) -> AsyncGenerator[Piece | Outcome, None]:
+        self.jobs.append(job)
+        sent = 0
+        async with aclosing(self.real.stream(job)) as pieces:
+            async for piece in pieces:
+                if self.failure is not None and sent == self.fails_after:
+                    raise self.failure
+                yield piece
+                sent += 1
 
     async def ready(self) -> bool:
         return self.is_ready
-
-
-def _transcription(segment: Segment, report: SteerReport | None) -> Transcription:
-    return Transcription(
-        text=TEXT, segments=(segment,), language="en", language_probability=1.0, duration_s=0.5, speech_detected=True,
-        steer=report,
-    )  # fmt: skip
 
 
 @pytest.fixture
@@ -62,23 +66,59 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture
-def transcriber() -> StandIn:
-    return StandIn()
+@pytest.fixture(scope="session")
+def scripted(tmp_path_factory: pytest.TempPathFactory, tiny_en: ModelFiles, base: ModelFiles) -> Path:
+    """A folder of two models, "scripted" (English-only) and "polyglot" (hears French), and a pack for each."""
+    folder = tmp_path_factory.mktemp("models")
+    for name, like, language, pack in (
+        ("scripted", tiny_en, None, "quiet"),
+        ("polyglot", base, "fr", "silence"),
+    ):
+        model = write_scripted_whisper(folder / name, like=like.path, language=language)
+        write_silencing_pack(folder / pack, model, sha256=find_model(model).sha256)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def served_settings(scripted: Path) -> dict[str, Any]:
+    return {
+        "models": (str(scripted / "scripted"), str(scripted / "polyglot")),
+        "allowed_packs": (str(scripted / "quiet"), str(scripted / "silence")),
+        "compute_type": "float32",
+        "cpus_per_replica": 1,
+        "steer": "off",
+    }
+
+
+@pytest.fixture(scope="session")
+def replica(served_settings: dict[str, Any]) -> TranscriberReplica:
+    """Both models, loaded."""
+    settings = Settings(**served_settings)
+    return TranscriberReplica(settings, Catalogue.find(settings))
 
 
 @pytest.fixture
-def served() -> ServedModel:
-    return ServedModel(name="base", packs=("quiet",), default_steering=Steering())
+def transcriber(replica: TranscriberReplica) -> Recorder:
+    return Recorder(LocalTranscriber(replica))
 
 
 @pytest.fixture
-def http(transcriber: StandIn, served: ServedModel) -> Callable[..., httpx2.AsyncClient]:
+def app(transcriber: Recorder, served_settings: dict[str, Any]) -> Callable[..., FastAPI]:
+    """`app(**settings)`: the application."""
+
+    def create(clock: Callable[[], float] = time.monotonic, **settings: Any) -> FastAPI:
+        checked = Settings(**served_settings | settings)
+        return create_api(checked, Catalogue.find(checked), transcriber, clock=clock)
+
+    return create
+
+
+@pytest.fixture
+def http(app: Callable[..., FastAPI]) -> Callable[..., httpx2.AsyncClient]:
     """`http(**settings)`: a plain HTTP client on the app."""
 
-    def connect(**settings: Any) -> httpx2.AsyncClient:
-        app = create_api(Settings(**settings), served, transcriber)
-        transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+    def connect(client: tuple[str, int] = ("127.0.0.1", 123), **settings: Any) -> httpx2.AsyncClient:
+        transport = httpx2.ASGITransport(app=app(**settings), raise_app_exceptions=False, client=client)
         return httpx2.AsyncClient(transport=transport, base_url="http://test")
 
     return connect
@@ -96,14 +136,24 @@ def client(http: Callable[..., httpx2.AsyncClient]) -> Callable[..., openai.Asyn
     return connect
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def wav() -> bytes:
-    """Half a second of a quiet 440-Hz tone: 8000 samples at 16 kHz."""
-    tone = (1000 * np.sin(2 * np.pi * 440 / 16_000 * np.arange(8000))).astype("<i2")
+    """Half a second of noise: 8000 samples at 16 kHz."""
+    return as_wav(noise(0.5))
+
+
+@pytest.fixture(scope="session")
+def speech_file() -> bytes:
+    """Three seconds of a read sentence, `SPOKEN`."""
+    return (CLIPS / "speech-short.flac").read_bytes()
+
+
+def as_wav(samples: np.ndarray) -> bytes:
+    """float32 [n_samples] at 16 kHz as a 16-bit WAV file."""
     file = io.BytesIO()
     with wave.open(file, "wb") as writer:
         writer.setnchannels(1)
         writer.setsampwidth(2)
         writer.setframerate(16_000)
-        writer.writeframes(tone.tobytes())
+        writer.writeframes((samples * 32767).astype("<i2").tobytes())
     return file.getvalue()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import signal
 import socket
@@ -25,7 +27,7 @@ pytestmark = pytest.mark.slow
 START_S, STOP_S = 180, 60
 ALL_INTERFACES = "0" * 8, "0" * 32
 CLIPS = Path(__file__).parents[2] / "benchmarks" / "demo" / "clips"
-SPEECH, FROGS = CLIPS / "speech-short.flac", CLIPS / "frogs.flac"
+SPEECH, FROGS, HUM = (CLIPS / f"{name}.flac" for name in ("speech-short", "frogs", "hum"))
 
 
 @dataclass
@@ -34,8 +36,9 @@ class Server:
     port: int
     mark: str
     """In the environment of every process the server starts."""
+    requests_log: Path
 
-    @property
+    @functools.cached_property
     def client(self) -> Any:
         return openai.OpenAI(base_url=f"http://127.0.0.1:{self.port}/v1", api_key="unused", max_retries=0)
 
@@ -61,10 +64,10 @@ def server(tmp_path_factory: pytest.TempPathFactory, tiny_en: ModelFiles) -> Ite
     mark = f"STEER_ASR_TEST_RUN={uuid.uuid4()}"
     environment = os.environ | dict([mark.split("=")]) | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-m", "steer_asr_serving.cli", "--model", tiny_en.name, "--port", str(port)]
-    command += ["--compute-type", "float32", "--cpus-per-replica", "1"]
+    command += ["--compute-type", "float32", "--cpus-per-replica", "1", "--log-file", str(log.parent / "requests")]
     with log.open("w") as output:
         process = subprocess.Popen(command, stderr=output, env=environment, text=True)
-    running = Server(process, port, mark)
+    running = Server(process, port, mark, log.parent / "requests")
     try:
         deadline = time.monotonic() + START_S
         while f"ready: http://127.0.0.1:{port}/v1" not in log.read_text():
@@ -73,6 +76,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, tiny_en: ModelFiles) -> Ite
             time.sleep(0.2)
         yield running
     finally:
+        running.client.close()
         process.terminate()
         process.wait(STOP_S)
 
@@ -97,10 +101,15 @@ def test_steering_is_chosen_by_each_request(server: Server) -> None:
     assert frogs["off"].text, "something; what, is left to chance once stock Whisper falls back to sampling"
     assert frogs["off"].speech_detected is True
     assert "steer" not in frogs["off"].model_extra
-    assert frogs["default"].text == frogs[None].text == ""
-    assert frogs["default"].speech_detected is False
+    edited = {steer: frogs[steer].steer["windows"][0]["edited_share"] for steer in ("default", 0.5, None)}
+    assert edited["default"] == edited[None] == pytest.approx(2 * edited[0.5], rel=0.01)
     assert [frogs[steer].steer["strength"] for steer in ("default", 0.5, None)] == [1.0, 0.5, 1.0]
     assert {answer.duration for answer in frogs.values()} == {5.989}
+
+
+def test_nothing_is_written_where_nobody_speaks(server: Server) -> None:
+    answer = server.client.audio.transcriptions.create(model="tiny.en", file=HUM, response_format="verbose_json")
+    assert (answer.text, answer.speech_detected) == ("", False)
 
 
 def test_bad_requests_get_the_envelope(server: Server) -> None:
@@ -114,6 +123,32 @@ def test_bad_requests_get_the_envelope(server: Server) -> None:
     with pytest.raises(openai.APIStatusError) as large:
         create(model="tiny.en", file=("a.wav", bytes(26 << 20)))
     assert (large.value.status_code, large.value.code) == (413, "upload_too_large")
+
+
+def test_text_streams_through_the_cluster(server: Server) -> None:
+    events = list(server.client.audio.transcriptions.create(model="tiny.en", file=SPEECH, stream=True))
+    *deltas, done = events
+    assert done.type == "transcript.text.done"
+    assert "".join(event.delta for event in deltas) == done.text == "He might even have been made amiable himself."
+    with pytest.raises(openai.BadRequestError, match="language 'fr'"):
+        server.client.audio.transcriptions.create(model="tiny.en", file=SPEECH, stream=True, language="fr")
+
+
+def test_request_ids_logs_and_metrics(server: Server) -> None:
+    raw = server.client.audio.transcriptions.with_raw_response.create(
+        model="tiny.en", file=SPEECH, response_format="text", extra_headers={"x-request-id": "of-this-test"}
+    )
+    assert raw.headers.get_list("x-request-id") == ["of-this-test"]
+    assert (raw.headers["x-steer-pack"], raw.headers["x-steer-strength"]) == ("tiny.en", "1")
+    deadline = time.monotonic() + STOP_S
+    while '"of-this-test"' not in server.requests_log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    [line] = [line for line in map(json.loads, server.requests_log.read_text().splitlines()) if "pack" in line][-1:]
+    assert (line["request_id"], line["status"], line["audio_s"], line["pack"]) == ("of-this-test", 200, 3.29, "tiny.en")
+    assert "amiable" not in server.requests_log.read_text()
+    metrics = httpx2.get(f"http://127.0.0.1:{server.port}/metrics").text
+    assert 'steer_asr_audio_seconds_total{model="tiny.en",task="transcribe"}' in metrics
 
 
 def test_models_health_and_readiness(server: Server) -> None:

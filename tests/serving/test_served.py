@@ -1,66 +1,121 @@
-"""What a server may serve, with a pack of one feature and a model that is only a name and a hash."""
+"""What a server may serve, with packs of one feature and models that are only a name and a hash."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from steer_asr.edits import Edit
 from steer_asr.errors import ModelError, PackError, PackMismatchError, SteerOptionError
 from steer_asr.models import ModelFiles
-from steer_asr.pack import SteerPack, save_pack
-from steer_asr.sae import SaeFeatures
+from steer_asr.pack import save_pack
 from steer_asr.steering import Steering
-from steer_asr_serving.served import ServedModel
+from steer_asr_serving.served import Catalogue, ServedModel
 from steer_asr_serving.settings import Settings
+from tests.steer_asr.packs import build_pack
 
 SHA256, OTHER_SHA256 = "a" * 64, "b" * 64
 
 
 @pytest.fixture(autouse=True)
 def packs(tmp_path, monkeypatch) -> Path:
-    """A folder with a pack for our model and one for another."""
+    """A folder with two packs for our model and one for another."""
     monkeypatch.setenv("STEER_ASR_PACKS", str(tmp_path))
     monkeypatch.setattr(
-        "steer_asr_serving.served.find_model", lambda _name: ModelFiles("ours", tmp_path, SHA256, "path")
+        "steer_asr_serving.served.find_model",
+        lambda name: ModelFiles(name, tmp_path, {"ours": SHA256}.get(name, OTHER_SHA256), "path"),
     )
-    for name, sha256 in (("quiet", SHA256), ("foreign", OTHER_SHA256)):
-        save_pack(one_feature_pack(name, sha256), tmp_path / name, card="# A pack for tests")
+    for name, sha256 in (("calm", SHA256), ("quiet", SHA256), ("foreign", OTHER_SHA256)):
+        save_pack(build_pack(name=name, base_sha256=sha256), tmp_path / name, card="# A pack for tests")
     return tmp_path
 
 
+def ours(**settings: object) -> ServedModel:
+    served = Catalogue.find(Settings(**{"models": "ours", **settings})).get("ours")  # pyright: ignore[reportArgumentType]
+    assert served is not None
+    return served
+
+
 def test_packs_made_for_the_model_are_offered() -> None:
-    served = ServedModel.find(Settings(steer="0.5"))
-    assert (served.name, served.packs) == ("ours", ("quiet",))
-    assert served.default_steering == served.steering(None) == Steering(strength=0.5)
+    served = ours(steer="0.5")
+    assert list(served.packs) == ["calm", "quiet"]
+    assert served.default_steering == served.steering(None) == Steering("calm", 0.5)
+    assert served.steering("default") == served.steering(True) == Steering("calm")
+    assert served.steering("quiet@0.25") == Steering("quiet", 0.25)
 
 
-def test_both_names_of_the_model() -> None:
-    served = ServedModel.find(Settings(steer="off"))
-    assert served.default_steering is None
-    assert [served.answers_to(name) for name in ("ours", "whisper-1", "base")] == [True, True, False]
+def test_only_listed_packs_are_offered_and_the_first_is_the_default(packs) -> None:
+    served = ours(allowed_packs=("quiet",))
+    assert dict(served.packs) == {"quiet": "quiet"}
+    assert served.steering("default") == served.default_steering == Steering("quiet")
+    with pytest.raises(SteerOptionError, match="unknown pack 'calm'.*Available: default, quiet"):
+        served.steering("calm")
+    by_folder = ours(allowed_packs=(str(packs / "quiet"), "calm"))
+    assert by_folder.steering("quiet") == by_folder.steering(1) == Steering(str(packs / "quiet"))
+    assert by_folder.pack_name(Steering(str(packs / "quiet"))) == "quiet"
+
+
+def test_no_pack_at_all_may_be_offered() -> None:
+    served = ours(allowed_packs=(), steer="off")
+    for steer in (0.5, "default", "quiet"):
+        with pytest.raises(SteerOptionError, match="unknown pack .* Available: none"):
+            served.steering(steer)
+    assert served.steering("off") is None
+
+
+def test_a_listed_pack_must_be_of_some_use() -> None:
+    with pytest.raises(PackError, match="'foreign' was made for none of the served models: ours"):
+        ours(allowed_packs=("quiet", "foreign"))
+    with pytest.raises(PackError, match="unknown pack 'quite'"):
+        ours(allowed_packs=("quite",))
+
+
+def test_several_models_have_their_own_packs() -> None:
+    catalogue = Catalogue.find(Settings(models=("ours", "theirs"), allowed_packs=("foreign", "quiet"), steer="0.5"))
+    steerings = {name: served.default_steering for name, served in catalogue.models.items()}
+    assert steerings == {"ours": Steering("quiet", 0.5), "theirs": Steering("foreign", 0.5)}
+    assert [getattr(catalogue.get(name), "name", None) for name in ("theirs", "whisper-1", "base")] == [
+        "theirs",
+        "ours",
+        None,
+    ]
+
+
+def test_two_models_of_one_name_cannot_be_told_apart() -> None:
+    with pytest.raises(ModelError, match="same name: ours, ours"):
+        Catalogue.find(Settings(models=("ours", "ours")))
 
 
 def test_the_operator_may_give_a_pack_folder_and_a_request_may_not(packs) -> None:
-    served = ServedModel.find(Settings(steer=str(packs / "quiet")))
+    served = ours(steer=str(packs / "quiet"))
     assert served.steering(None) == Steering(pack=str(packs / "quiet"))
+    assert served.pack_name(Steering(pack=str(packs / "quiet"))) == "quiet"
     with pytest.raises(SteerOptionError, match="unknown pack"):
         served.steering(str(packs / "quiet"))
 
 
 def test_a_pack_for_another_model_is_not_offered() -> None:
     with pytest.raises(SteerOptionError, match="unknown pack 'foreign'"):
-        ServedModel.find(Settings(steer="off")).steering("foreign")
+        ours(steer="off").steering("foreign")
+
+
+def test_the_maximum_holds_for_requests_and_for_the_default() -> None:
+    served = ours(steer="0.25", max_steer=0.5)
+    assert served.steering(0.5) == Steering("calm", 0.5)
+    for steer in (0.75, True, "quiet", {"pack": "quiet"}):
+        with pytest.raises(SteerOptionError, match="above this server's maximum; send steer=0.5 or less"):
+            served.steering(steer)
+    with pytest.raises(SteerOptionError, match="steer 'default' is above max_steer"):
+        ours(max_steer=0.5)
 
 
 def test_a_model_without_a_pack_can_still_be_served(packs) -> None:
     shutil.rmtree(packs / "quiet")
+    shutil.rmtree(packs / "calm")
     with pytest.raises(PackError, match="no default pack for 'ours'.*--steer off"):
-        ServedModel.find(Settings())
-    assert ServedModel.find(Settings(steer="off")).packs == ()
+        ours()
+    assert ours(steer="off").packs == {}
 
 
 @pytest.mark.parametrize(
@@ -74,15 +129,4 @@ def test_a_model_without_a_pack_can_still_be_served(packs) -> None:
 )
 def test_what_cannot_be_served_is_found_before_the_start(settings: dict, error: type[Exception]) -> None:
     with pytest.raises(error):
-        ServedModel.find(Settings(**settings))
-
-
-def one_feature_pack(name: str, sha256: str) -> SteerPack:
-    features = SaeFeatures(
-        W_enc=np.ones((4, 1), np.float32), b_enc=np.zeros(1, np.float32), W_dec=np.ones((1, 4), np.float32),
-        b_dec=np.zeros(4, np.float32), threshold=np.zeros(1, np.float32),
-    )  # fmt: skip
-    return SteerPack(
-        name=name, base_model="ours", base_sha256=sha256, hook_point="encoder.output", front_end="faster-whisper",
-        feature_ids=(7,), features=features, edits=(Edit(7, "scale", 0.0),),
-    )  # fmt: skip
+        ours(**settings)

@@ -1,0 +1,71 @@
+"""ASGI middleware around everything: request ids, security headers, one log line and one count for each request.
+
+Routes add what they know: `request.state.facts["model"] = "base"`.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from steer_asr_serving.errors import as_api_error
+from steer_asr_serving.logs import log_request, logger
+from steer_asr_serving.metrics import Metrics
+
+MAX_ID_LENGTH = 128
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+}
+"""Unless the answer sets its own: transcripts are not for caches, and nothing here is a page."""
+ABANDONED = 499
+"""Status in logs and metrics of a request whose client left before the answer; nginx's number."""
+
+
+class Observe:
+    """`echo_id` is off where something in front of us, Ray's proxy, already returns the request's id."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, echo_id: bool) -> None:
+        self.app, self.metrics, self.echo_id = app, metrics, echo_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request_id = Headers(scope=scope).get("x-request-id", "")[:MAX_ID_LENGTH] or uuid.uuid4().hex
+        facts: dict[str, Any] = {"request_id": request_id}
+        scope["state"] = {**scope.get("state", {}), "facts": facts}
+        status = ABANDONED
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+                if self.echo_id:
+                    headers["X-Request-ID"] = request_id
+            await send(message)
+
+        started = time.monotonic()
+        self.metrics.started()
+        try:
+            await self.app(scope, receive, noted)
+        except Exception as error:
+            logger.exception("request failed", extra={"facts": {"request_id": request_id}})
+            if status != ABANDONED:
+                raise  # too late for an answer; the connection has to break
+            await as_api_error(error).response()(scope, receive, noted)
+        finally:
+            seconds = time.monotonic() - started
+            route = getattr(scope.get("route"), "path", "other")
+            self.metrics.request(route, status, facts.get("key", "none"), seconds)
+            answered = {"method": scope["method"], "route": route, "status": status, "seconds": round(seconds, 3)}
+            log_request(answered | facts)
