@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from steer_asr.errors import SteerASRError
+from steer_asr.errors import SteerASRError, SteerOptionError
+from steer_asr_benchmarks.compare.command import compare_command
+from steer_asr_benchmarks.conditions import Condition, check_names, failures
+from steer_asr_benchmarks.datasets.command import datasets_command
 from steer_asr_benchmarks.mix.command import mix_command
+from steer_asr_benchmarks.plots.command import plot_command
 
-BENCH_EXTRA = frozenset({"jiwer", "whisper_normalizer"})
+BENCH_EXTRA = frozenset({"jiwer", "matplotlib", "whisper_normalizer"})
 """Packages that come with `steer-asr[bench]`."""
+FailIf = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fail-if",
+        metavar="CONDITION",
+        help="End with exit code 1 when this holds in the report, for example "
+        "'steered.nonspeech.hallucination_rate.r > 0.02'; repeatable.",
+    ),
+]
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, help=__doc__
@@ -21,7 +35,12 @@ app = typer.Typer(
 
 @app.command("run")
 def run_command(
-    manifest: Annotated[list[Path], typer.Option(help="NeMo-style JSONL of clips; repeatable.")],
+    manifest: Annotated[
+        list[Path],
+        typer.Option(
+            metavar="PATH[::SPLIT]", help="NeMo-style JSONL of clips, or a dataset's folder (see datasets); repeatable."
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; a second run resumes from it.")],
     model: Annotated[str, typer.Option(help="Name (base, tiny.en) or CTranslate2 directory.")] = "base",
     systems: Annotated[
@@ -51,10 +70,15 @@ def run_command(
     ] = False,
     limit: Annotated[int | None, typer.Option(help="At most so many clips of each manifest, spread evenly.")] = None,
     shard: Annotated[str, typer.Option(help="Run part I of N, for example 1/4, into the same folder.")] = "1/1",
+    fail_if: FailIf = None,
+    export: Annotated[
+        str | None, typer.Option(help="Also write the speech in this format, open-asr, to a folder of that name.")
+    ] = None,
 ) -> None:
     """Transcribe clips with every system, in every mode, and report. Interrupted (exit code 130), it resumes."""
     import steer_asr_benchmarks.report  # noqa: F401  (a missing extra must show now, not after hours of transcribing)
     from steer_asr_benchmarks.clips import Shard
+    from steer_asr_benchmarks.export import check_format
     from steer_asr_benchmarks.runner import RunOptions, run
     from steer_asr_benchmarks.systems import ModelOptions
     from steer_asr_benchmarks.systems.base import MODES
@@ -73,31 +97,93 @@ def run_command(
         limit=limit,
         shard=Shard.parse(shard),
     )
+    conditions = [Condition.parse(text) for text in fail_if or ()]
+    check_names(conditions, systems_of_report(out, names), options.modes)
+    if export is not None:
+        check_format(export)
     try:
         run(options, out)
     except KeyboardInterrupt:
         typer.echo("interrupted; the same command resumes", err=True)
         raise typer.Exit(130) from None
-    report_command(out)
+    try:
+        report_command(out, conditions)
+    finally:  # also when a condition holds
+        if export is not None:
+            export_command(out, format=export)
 
 
 @app.command("score")
-def score_command(folder: Annotated[Path, typer.Argument(help="Folder written by run.")]) -> None:
-    """Compute all metrics again from predictions.jsonl, and write report.json and report.md."""
-    report_command(folder)
+def score_command(
+    folder: Annotated[Path, typer.Argument(help="Folder written by run.")], fail_if: FailIf = None
+) -> None:
+    """Compute all metrics again from predictions.jsonl, and write report.json, report.md and pictures."""
+    report_command(folder, [Condition.parse(text) for text in fail_if or ()])
 
 
 app.command("mix")(mix_command)
+app.command("compare")(compare_command)
+app.command("plot")(plot_command)
+app.command("datasets")(datasets_command)
 
 
-def report_command(folder: Path) -> None:
-    """Writes the report and prints it."""
+@app.command("export")
+def export_command(
+    folder: Annotated[Path | None, typer.Argument(help="Folder written by run: a file per system and source.")] = None,
+    manifest: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="PATH[::SPLIT]", help="Instead of results: clips of manifests and datasets, in one file."),
+    ] = None,
+    format: Annotated[str, typer.Option(help="open-asr: JSONL as the Open ASR Leaderboard scores it.")] = "open-asr",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder (FOLDER/open-asr), or file of clips.")] = None,
+) -> None:
+    """Write results, or clips without results, in another format. Only speech with an exact transcript."""
+    from steer_asr_benchmarks.export import check_format, export_clips, export_open_asr
+
+    check_format(format)
+    if (folder is None) == (not manifest) or (manifest and out is None):
+        raise SteerOptionError("export takes a folder of results, or --manifest with -o FILE")
+    if folder is not None:
+        for path in export_open_asr(folder, out or folder / format):
+            typer.echo(str(path))
+    if manifest and out is not None:
+        typer.echo(f"{out}: {export_clips(manifest, out)} clips")
+
+
+def report_command(folder: Path, conditions: Sequence[Condition] = ()) -> None:
+    """Writes the report and its pictures and prints the table. Exit code 1 when one of the conditions holds."""
     from steer_asr_benchmarks.report import build_report, write_report
     from steer_asr_benchmarks.table import markdown
 
     report = build_report(folder)
     write_report(report, folder)
     typer.echo(markdown(report))
+    draw(report, folder)
+    failed = failures(conditions, report)
+    for line in failed:
+        typer.echo(f"failed: {line}", err=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+def draw(report: Mapping[str, Any], folder: Path) -> None:
+    """Pictures of the report, where matplotlib is there to draw them."""
+    try:
+        from steer_asr_benchmarks.plots.pictures import draw_pictures
+    except ModuleNotFoundError as error:
+        if error.name != "matplotlib":
+            raise
+        typer.echo("no pictures: they need matplotlib, pip install 'steer-asr[bench]'", err=True)
+        return
+    draw_pictures(report, folder)
+
+
+def systems_of_report(out: Path, names: Sequence[str]) -> list[str]:
+    """The systems that the report on `out` will have: those that the folder's run has already, then `names`."""
+    from steer_asr_benchmarks.runner import RUN_FILE, read_run
+
+    earlier = read_run(out)["systems"] if (out / RUN_FILE).exists() else ()
+    return list(dict.fromkeys((*earlier, *names)))
 
 
 def main() -> None:

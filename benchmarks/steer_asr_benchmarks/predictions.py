@@ -45,6 +45,8 @@ def make_record(
         "group": clip.group,
         "lang": clip.lang,
         "duration_s": clip.duration_s,
+        "snr_db": clip.snr_db,
+        "spans": [[span.start_s, span.end_s] for span in clip.spans],
         "reference": clip.text,
         "text": prediction.text,
         "language": prediction.language,

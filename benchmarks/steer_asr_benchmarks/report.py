@@ -4,9 +4,10 @@
     write_report(report, Path("results"))
 
 Keys of report.json, stable: `schema_version, git_sha, versions, model, pack, decoding, data, scoring, progress,
-systems, differences, by_mode`. `systems.<name>` holds `nonspeech, speech, mixed, by_source, cost, steering, options`,
-for the first decoding mode of the run; `by_mode.<mode>` holds `systems` and `differences` for every mode. Differences
-are to the first system. `pack` is the first steered system's.
+systems, differences, by_mode`. `systems.<name>` holds `nonspeech, speech, mixed, cost_of_errors, by_source, by_label,
+by_category, by_snr, by_duration, top_strings, worst, cost, steering, options`, for the first decoding mode of the run;
+`by_mode.<mode>` holds `systems` and `differences` for every mode. Differences are to the first system. `pack` is the
+first steered system's. docs/benchmark.md says what the numbers mean.
 """
 
 from __future__ import annotations
@@ -17,21 +18,26 @@ from pathlib import Path
 from typing import Any
 
 from steer_asr._files import write_text
+from steer_asr_benchmarks.examples import top_strings, worst_clips
 from steer_asr_benchmarks.metrics import (
     cost_metrics,
+    cost_of_errors,
     difference_metrics,
+    mixed_metrics,
     nonspeech_metrics,
     speech_metrics,
+    speech_summary,
     steering_metrics,
-    word_metrics,
 )
 from steer_asr_benchmarks.predictions import read_predictions
-from steer_asr_benchmarks.runner import RUN_FILE, SCHEMA_VERSION, read_run
+from steer_asr_benchmarks.runner import RUN_FILE, read_run
 from steer_asr_benchmarks.scoring import NOT_VERBATIM, ClipScore, score_record
 from steer_asr_benchmarks.stats import CONFIDENCE, RESAMPLES, SEED
+from steer_asr_benchmarks.strata import strata
 from steer_asr_benchmarks.table import markdown
 from steer_asr_benchmarks.text import describe_normalizer
 
+SCHEMA_VERSION = 2
 REPORT_FILE, TABLE_FILE = "report.json", "report.md"
 
 
@@ -122,30 +128,15 @@ def _system_report(scores: Sequence[ClipScore], reference: Mapping[str, ClipScor
     return {
         "nonspeech": nonspeech_metrics([score for score in scores if score.kind == "nonspeech"]),
         "speech": speech_metrics(speech, reference)
-        | {"by_language": {lang: _speech_summary([s for s in speech if s.lang == lang]) for lang in languages}},
-        "mixed": word_metrics([score for score in scores if score.kind == "mixed"]),
-        "by_source": {
-            source: _source_report([score for score in scores if score.source == source])
-            for source in sorted({score.source for score in scores})
-        },
+        | {"by_language": {lang: speech_summary([s for s in speech if s.lang == lang]) for lang in languages}},
+        "mixed": mixed_metrics([score for score in scores if score.kind == "mixed"]),
+        "cost_of_errors": cost_of_errors(scores),
+        **strata(scores),
+        "top_strings": top_strings(scores),
+        "worst": worst_clips(scores, reference),
         "cost": cost_metrics(scores),
         "steering": steering_metrics(scores),
     }
-
-
-def _source_report(scores: Sequence[ClipScore]) -> dict[str, Any]:
-    """Only the kinds of clips that the source has."""
-    speech = [score for score in scores if score.kind == "speech"]
-    nonspeech = [score for score in scores if score.kind == "nonspeech"]
-    return ({"nonspeech": nonspeech_metrics(nonspeech)} if nonspeech else {}) | (
-        {"speech": _speech_summary(speech)} if speech else {}
-    )
-
-
-def _speech_summary(scores: Sequence[ClipScore]) -> dict[str, Any]:
-    """Word errors of all clips given, whatever language was asked for, and how many were missed."""
-    missed = sum(score.words == 0 for score in scores)
-    return {"clips": len(scores), "missed": missed, "missed_speech_rate": missed / len(scores)} | word_metrics(scores)
 
 
 def _in_order(found: Iterable[str], order: Iterable[str]) -> list[str]:

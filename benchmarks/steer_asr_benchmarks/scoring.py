@@ -23,7 +23,9 @@ from typing import Any
 import jiwer
 
 from steer_asr.errors import ManifestError
-from steer_asr_benchmarks.text import is_lexical, normalize, words_of
+from steer_asr_benchmarks.loops import has_loop
+from steer_asr_benchmarks.mixed import OutsideCounts, outside_counts
+from steer_asr_benchmarks.text import has_spaces, is_lexical, normalize, words_of
 
 NOT_VERBATIM = "likely-verbatim"
 """Label of speech whose transcript is not exact: its emptiness counts, its words do not."""
@@ -86,11 +88,23 @@ class ClipScore:
     """Words written, after normalisation. 0 is what "empty" means everywhere here."""
     came: TextCame
     wer_counts: WordCounts | None
-    """None for clips that have no say in WER: non-speech, no transcript, or not a verbatim one."""
+    """None for clips that have no say in WER: non-speech, no transcript or no verbatim one, words without spaces."""
     in_headline: bool
     """Its language is the one that was asked for, so that its WER belongs in the headline."""
     nobody_speaks: float | None
     edited_share: float | None
+    label: str = ""
+    category: str = ""
+    snr_db: float | None = None
+    reference: str = ""
+    normalized: str = ""
+    """The text after normalisation."""
+    loops: bool = False
+    """Whether a phrase stands in the text several times in a row; see `loops`."""
+    cer_counts: WordCounts | None = None
+    """The same as `wer_counts` in characters, for languages written without spaces; None for the others."""
+    outside: OutsideCounts | None = None
+    """Words where nobody speaks; for mixed recordings whose manifest says where somebody does."""
 
 
 def score_record(where: str, record: Mapping[str, Any]) -> ClipScore:
@@ -104,7 +118,8 @@ def score_record(where: str, record: Mapping[str, Any]) -> ClipScore:
 def _score(record: Mapping[str, Any]) -> ClipScore:
     forced = record["language"] if record["language_forced"] else ""
     language = record["lang"] or forced  # the reference's language first, so that all systems are normalised alike
-    words = words_of(normalize(record["text"], language))
+    normalized = normalize(record["text"], language)
+    words = words_of(normalized)
     return ClipScore(
         clip=record["clip"],
         system=record["system"],
@@ -118,11 +133,30 @@ def _score(record: Mapping[str, Any]) -> ClipScore:
         text=record["text"],
         words=len(words),
         came=_text_came(record, words, language),
-        wer_counts=_wer_counts(record, language),
+        wer_counts=_error_counts(record, language) if has_spaces(language) else None,
         in_headline=not forced or not record["lang"] or record["lang"] == forced,
         nobody_speaks=record["nobody_speaks"],
         edited_share=record["edited_share"],
+        label=record["label"],
+        category=record["category"],
+        snr_db=record.get("snr_db"),  # absent from predictions of older versions, as are spans
+        reference=record["reference"],
+        normalized=" ".join(words),
+        loops=has_loop(words),
+        cer_counts=None if has_spaces(language) else _error_counts(record, language),
+        outside=_outside(record, language),
     )
+
+
+def _outside(record: Mapping[str, Any], language: str) -> OutsideCounts | None:
+    spans = [(float(start), float(end)) for start, end in record.get("spans") or ()]
+    if record["kind"] != "mixed" or not spans:
+        return None
+
+    def words_in(text: str) -> int:
+        return len(words_of(normalize(text, language)))
+
+    return outside_counts(record["segments"], spans, float(record["duration_s"]), words_in)
 
 
 def _text_came(record: Mapping[str, Any], words: list[str], language: str) -> TextCame:
@@ -139,10 +173,15 @@ def _text_came(record: Mapping[str, Any], words: list[str], language: str) -> Te
     )
 
 
-def _wer_counts(record: Mapping[str, Any], language: str) -> WordCounts | None:
-    """Word errors as everybody counts them: all tokens of the normalised text, lone "." included."""
+def _error_counts(record: Mapping[str, Any], language: str) -> WordCounts | None:
+    """Errors as everybody counts them: all tokens of the normalised text, lone "." included; characters where words
+    have no spaces between them."""
     reference = normalize(record["reference"], language)
     if record["kind"] == "nonspeech" or record["label"] == NOT_VERBATIM or not reference:
         return None
-    found = jiwer.process_words(reference, normalize(record["text"], language))
+    text = normalize(record["text"], language)
+    if has_spaces(language):
+        found = jiwer.process_words(reference, text)
+    else:
+        found = jiwer.process_characters(reference.replace(" ", ""), text.replace(" ", ""))
     return WordCounts(found.hits, found.substitutions, found.deletions, found.insertions)

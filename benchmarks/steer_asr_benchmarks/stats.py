@@ -1,6 +1,7 @@
 """Intervals. Seeds are fixed: the same counts give the same interval.
 
 wilson(2, 100)                                         # (0.0055, 0.0700)
+mcnemar(1, 9)                                          # 0.0215
 cluster_interval(errors, words, groups)                # of sum(errors) / sum(words), resampling whole groups
 """
 
@@ -11,6 +12,7 @@ from math import sqrt
 from statistics import NormalDist
 
 import numpy as np
+from scipy.stats import binomtest
 
 CONFIDENCE = 0.95
 RESAMPLES = 5000
@@ -30,6 +32,17 @@ def wilson(successes: int, trials: int) -> Interval | None:
     spread = z * sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials))
     scale = 1 + z * z / trials
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
+def mcnemar(ours: int, theirs: int) -> float:
+    """Two-sided exact p of McNemar's test: `ours` and `theirs` clips on which only one of two systems has text.
+
+    Under the null each discordant pair falls either way with probability one half (McNemar 1947, exact form). 1 without
+    discordant pairs.
+    """
+    if ours + theirs == 0:
+        return 1.0
+    return float(binomtest(ours, ours + theirs).pvalue)
 
 
 def cluster_interval(

@@ -22,8 +22,8 @@ COLUMNS = (
 )
 
 
-def markdown(report: Mapping[str, Any]) -> str:
-    """report.md: one table per decoding mode, what the columns mean, and what was run."""
+def markdown(report: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
+    """report.md: the answer, one table per decoding mode; pictures that lie beside it; what was run; then details."""
     parts = ["# Text when nobody speaks, and what silencing it costs\n"]
     progress = report["progress"]
     if progress["complete"] is False:
@@ -31,14 +31,95 @@ def markdown(report: Mapping[str, Any]) -> str:
     if limit := (report["data"] or {}).get("limit"):
         parts.append(f"**At most {limit} clips of each manifest: for trying out, not for quoting.**\n")
     for mode, found in report["by_mode"].items():
-        parts.append(f"## {mode.replace('_', ' ')}\n\n{_counts(found)}\n\n{mode_table(found)}\n")
+        parts.append(f"## {_title(mode)}\n\n{_counts(found)}\n\n{mode_table(found)}\n")
+        parts += [f"**{line}**\n" for line in _warnings(found)]
+        parts += [f"{mixed_table(found)}\n"] if _has_mixed(found) else []
+    if pictures:
+        parts += [f"![{name.replace('_', ' ')}]({name}.png)\n" for name in pictures]
     parts.append(_explanation(report))
+    mode, found = next(iter(report["by_mode"].items()))
+    parts.append(details(mode, found))
     return "\n".join(parts)
 
 
 def mode_table(found: Mapping[str, Any]) -> str:
     """One row per system of one mode."""
-    return _grid([COLUMNS, *(_row(name, found) for name in found["systems"])])
+    return grid([COLUMNS, *(_row(name, found) for name in found["systems"])])
+
+
+def _title(mode: str) -> str:
+    return mode.replace("_", " ")
+
+
+def _warnings(found: Mapping[str, Any]) -> list[str]:
+    """Systems that did nothing."""
+    unchanged = [(name, change["to"]) for name, change in found["differences"].items() if change["unchanged"]]
+    return [f"{name} changed nothing: every text is the one of {to}." for name, to in unchanged]
+
+
+def _has_mixed(found: Mapping[str, Any]) -> bool:
+    return any(system["mixed"]["clips"] for system in found["systems"].values())
+
+
+def mixed_table(found: Mapping[str, Any]) -> str:
+    """One row per system: recordings of speech amid non-speech."""
+    header = ("system", "words/min outside speech", "95 %", "change", "95 %", "WER %", "deleted %", "inserted words")
+    rows = []
+    for name, system in found["systems"].items():
+        mixed, change = system["mixed"], found["differences"].get(name, {}).get("words_outside_per_min", {})
+        rows.append(
+            (
+                name,
+                plain(mixed["words_outside_per_min"], 2),
+                interval(mixed["ci"]["words_outside_per_min"], scale=1, digits=2),
+                plain(change.get("difference"), 2),
+                interval(change.get("ci"), sign="+", scale=1, digits=2),
+                percent(mixed["wer"], 2),
+                percent(mixed["deletion_rate"], 2),
+                str(mixed["insertions"]),
+            )
+        )
+    first = next(iter(found["systems"].values()))["mixed"]
+    counts = f"{first['clips']} mixed recordings, {first['nonspeech_minutes']:.1f} min of non-speech in them."
+    return f"{counts}\n\n{grid([header, *rows])}"
+
+
+def details(mode: str, found: Mapping[str, Any]) -> str:
+    """By source, the most frequent strings and the worst clips, of one mode."""
+    parts = [f"## By source, {_title(mode)}\n\n{source_table(found)}\n"]
+    for name, system in found["systems"].items():
+        if strings := system["top_strings"]:
+            rows = [(_cell(string["text"]), str(string["clips"])) for string in strings]
+            parts.append(f"## What {name} writes when nobody speaks\n\n{grid([('text', 'clips'), *rows])}\n")
+        for kind, columns in (("nonspeech", ("words", "text")), ("speech", ("excess_errors", "reference", "text"))):
+            if worst := system["worst"][kind]:
+                rows = [(_cell(clip["clip"]), *(_cell(clip[column]) for column in columns)) for clip in worst]
+                titles = ("clip", *(column.replace("_", " ") for column in columns))
+                parts.append(f"### Worst of {name}: {kind.replace('non', 'non-')}\n\n{grid([titles, *rows])}\n")
+    return "\n".join(parts)
+
+
+def source_table(found: Mapping[str, Any]) -> str:
+    """One row per source: text rate on non-speech, WER and missed clips on speech, of every system."""
+    names = list(found["systems"])
+    sources = list(dict.fromkeys(source for system in found["systems"].values() for source in system["by_source"]))
+    header = ["source", "clips", *(f"{name}: {what}" for name in names for what in ("text, R %", "WER %", "missed %"))]
+    rows = []
+    for source in sources:
+        at = [found["systems"][name]["by_source"].get(source, {}) for name in names]
+        clips = max(sum(kind["clips"] for kind in strata.values()) for strata in at)
+        cells: list[str] = []
+        for strata in at:
+            quiet, speech = strata.get("nonspeech"), strata.get("speech")
+            cells.append(percent(quiet["hallucination_rate"]["r"]) if quiet else "-")
+            cells += [percent(speech["wer"], 2), percent(speech["missed_speech_rate"], 2)] if speech else ["-", "-"]
+        rows.append([source, str(clips), *cells])
+    return grid([header, *rows])
+
+
+def _cell(value: Any) -> str:
+    """Text in one cell: no line breaks, no bars."""
+    return " ".join(str(value).split()).replace("|", "\\|")
 
 
 def _row(name: str, found: Mapping[str, Any]) -> tuple[str, ...]:
@@ -47,18 +128,18 @@ def _row(name: str, found: Mapping[str, Any]) -> tuple[str, ...]:
     wer_change = change.get("wer", {})
     return (
         name,
-        _percent(rate["r"]),
-        _interval(quiet["ci"]["r"]),
-        _percent(rate["f"]),
-        _percent(rate["d"]),
-        _plain(quiet["words_per_min"]),
-        _percent(speech["wer"], 2),
-        _interval(speech["ci"]["wer"]),
-        _percent(wer_change.get("difference"), 2, sign="+"),
-        _interval(wer_change.get("ci"), sign="+"),
-        _percent(speech["missed_speech_rate"], 2),
-        _percent(speech.get("newly_empty_rate"), 2),
-        _plain(system["cost"]["rtf"], 3),
+        percent(rate["r"]),
+        interval(quiet["ci"]["r"]),
+        percent(rate["f"]),
+        percent(rate["d"]),
+        plain(quiet["words_per_min"]),
+        percent(speech["wer"], 2),
+        interval(speech["ci"]["wer"]),
+        percent(wer_change.get("difference"), 2, sign="+"),
+        interval(wer_change.get("ci"), sign="+"),
+        percent(speech["missed_speech_rate"], 2),
+        percent(speech.get("newly_empty_rate"), 2),
+        plain(system["cost"]["rtf"], 3),
     )
 
 
@@ -97,7 +178,7 @@ def _explanation(report: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _grid(rows: Sequence[Sequence[str]]) -> str:
+def grid(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
@@ -106,13 +187,13 @@ def _grid(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def _percent(rate: float | None, digits: int = 1, sign: str = "") -> str:
+def percent(rate: float | None, digits: int = 1, sign: str = "") -> str:
     return "-" if rate is None else f"{100 * rate:{sign}.{digits}f}"
 
 
-def _interval(ends: Sequence[float] | None, sign: str = "") -> str:
-    return "-" if ends is None else f"{100 * ends[0]:{sign}.1f} to {100 * ends[1]:{sign}.1f}"
+def interval(ends: Sequence[float] | None, sign: str = "", *, scale: float = 100, digits: int = 1) -> str:
+    return "-" if ends is None else " to ".join(f"{scale * end:{sign}.{digits}f}" for end in ends)
 
 
-def _plain(value: float | None, digits: int = 1) -> str:
+def plain(value: float | None, digits: int = 1) -> str:
     return "-" if value is None else f"{value:.{digits}f}"

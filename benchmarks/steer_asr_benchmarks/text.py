@@ -16,6 +16,8 @@ from whisper_normalizer.basic import BasicTextNormalizer
 from whisper_normalizer.english import EnglishTextNormalizer
 
 PACKAGE = "whisper-normalizer"
+NO_SPACES = frozenset({"zh", "yue", "ja", "th", "lo", "my", "km"})
+"""Languages written without spaces: those of the Whisper paper (appendix C), Cantonese and Khmer."""
 
 
 def normalize(text: str, language: str) -> str:
@@ -26,6 +28,11 @@ def normalize(text: str, language: str) -> str:
 def words_of(normalized: str) -> list[str]:
     """The words that stand for something said: those with a letter or a digit. The normaliser leaves a lone "." be."""
     return [word for word in normalized.split() if any(character.isalnum() for character in word)]
+
+
+def has_spaces(language: str) -> bool:
+    """Whether words of a language are written apart; where they are not, errors are counted in characters."""
+    return language not in NO_SPACES
 
 
 def is_lexical(word: str) -> bool:

@@ -44,6 +44,8 @@ def record(*segments: dict[str, Any], **overrides: Any) -> dict[str, Any]:
         "group": "g1",
         "lang": "",
         "duration_s": 6.0,
+        "snr_db": None,
+        "spans": [],
         "reference": "",
         "text": "".join(one["text"] for one in segments).strip(),
         "language": "en",

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from steer_asr.errors import ManifestError, OutputError
+from steer_asr_benchmarks.mixed import OutsideCounts
 from steer_asr_benchmarks.predictions import PredictionLog
 from steer_asr_benchmarks.report import build_report, report_on, write_report
 from steer_asr_benchmarks.scoring import ClipScore, WordCounts
@@ -51,7 +52,12 @@ def test_keys_are_the_documented_ones() -> None:
         *("systems", "differences", "by_mode"),
     ]
     steered = report["systems"]["steered"]
-    assert list(steered) == ["nonspeech", "speech", "mixed", "by_source", "cost", "steering", "options"]
+    assert report["schema_version"] == 2
+    assert list(steered) == [
+        *("nonspeech", "speech", "mixed", "cost_of_errors"),
+        *("by_source", "by_label", "by_category", "by_snr", "by_duration"),
+        *("top_strings", "worst", "cost", "steering", "options"),
+    ]
     assert steered["nonspeech"].keys() >= {"clips", "hallucination_rate", "words_per_min", "ci"}
     assert steered["speech"].keys() >= {
         *("clips", "words", "wer", "substitutions", "deletions", "insertions"),
@@ -170,3 +176,44 @@ def test_broken_run_file(tmp_path: Path) -> None:
         (tmp_path / "run.json").write_text(content)
         with pytest.raises(OutputError, match=r"run\.json"):
             build_report(tmp_path)
+
+
+def test_what_systems_write_is_shown() -> None:
+    quiet = [quiet_score(f"q{i}", 2, normalized="thank you", text="Thank | you.") for i in range(3)]
+    quiet += [quiet_score("q8", 9, normalized="you " * 9, text="you\n" * 400), quiet_score("q9")]
+    spoken = [
+        speech_score("s1", WordCounts(hits=1, deletions=4), reference="a b c d e", text="a"),
+        speech_score("s2", WordCounts(hits=1)),
+    ]
+    stock = quiet + spoken
+    ours = [replace(score, system="steered") for score in quiet[3:]]
+    ours += [replace(spoken[0], system="steered", wer_counts=WordCounts(hits=5), text="a b c d e")]
+    ours += [replace(spoken[1], system="steered", wer_counts=WordCounts(deletions=1), text="")]
+    report = report_on(stock + ours, {})
+    found = report["systems"]["stock"]
+    assert found["top_strings"][0] == {"text": "thank you", "clips": 3}
+    assert [clip["clip"] for clip in found["worst"]["nonspeech"]] == ["q8", "q0", "q1", "q2"]
+    assert len(found["worst"]["nonspeech"][0]["text"]) == 300
+    assert [(clip["clip"], clip["excess_errors"]) for clip in found["worst"]["speech"]] == [("s1", 4)]
+    worst = report["systems"]["steered"]["worst"]["speech"]
+    assert [(clip["clip"], clip["excess_errors"]) for clip in worst] == [("s2", 1)], "more errors than the first system"
+    text = markdown(report, pictures=["pareto"])
+    assert "![pareto](pareto.png)" in text
+    assert "Thank \\| you." in text
+    assert "| thank you " in text
+
+
+def test_a_system_that_changed_nothing_is_called_out() -> None:
+    stock = [score for score in scores() if score.system == "stock"]
+    report = report_on(stock + [replace(score, system="steered") for score in stock], RUN)
+    assert report["differences"]["steered"]["unchanged"]
+    assert "steered changed nothing" in markdown(report)
+    assert "changed nothing" not in markdown(report_on(scores(), RUN))
+
+
+def test_mixed_recordings_get_a_table_of_their_own() -> None:
+    one = speech_score("m", WordCounts(hits=4), kind="mixed", outside=OutsideCounts(3, 90.0))
+    text = markdown(report_on([one], {}))
+    assert "1 mixed recordings, 1.5 min of non-speech in them." in text
+    row = next(line for line in text.splitlines() if line.startswith("| stock") and "2.00" in line)
+    assert [cell.strip() for cell in row.strip("|").split("|")][1] == "2.00"
