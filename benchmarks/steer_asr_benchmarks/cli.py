@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 
@@ -14,6 +14,7 @@ from steer_asr_benchmarks.compare.command import compare_command
 from steer_asr_benchmarks.conditions import Condition, check_names, failures
 from steer_asr_benchmarks.datasets.command import datasets_command
 from steer_asr_benchmarks.mix.command import mix_command
+from steer_asr_benchmarks.optional_values import OptionalValues
 from steer_asr_benchmarks.plots.command import plot_command
 
 BENCH_EXTRA = frozenset({"jiwer", "matplotlib", "whisper_normalizer"})
@@ -33,7 +34,13 @@ app = typer.Typer(
 )
 
 
-@app.command("run")
+class RunCommand(OptionalValues):
+    """`run`, with its options that may stand without a value."""
+
+    bare: ClassVar = {"--ray": "local", "--measure-cost": "8"}
+
+
+@app.command("run", cls=RunCommand)
 def run_command(
     manifest: Annotated[
         list[Path],
@@ -65,6 +72,17 @@ def run_command(
     compute_type: Annotated[str, typer.Option(help="CTranslate2 compute type.")] = "float32",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     cpu_threads: Annotated[int, typer.Option(help="Threads per model; 0 is CTranslate2's choice.")] = 0,
+    jobs: Annotated[
+        int | None, typer.Option(metavar="N", help="Processes that transcribe, each with its own models.")
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="[ADDRESS]", help="Transcribe on a Ray cluster, HOST:PORT or auto; alone it starts one."),
+    ] = None,
+    measure_cost: Annotated[
+        int | None,
+        typer.Option(metavar="[CLIPS]", help="Then measure each system alone, memory too, on 8 clips or so many."),
+    ] = None,
     share_encoder: Annotated[
         bool, typer.Option("--share-encoder", help="Encode each window once for all systems: faster, no latencies.")
     ] = False,
@@ -78,6 +96,7 @@ def run_command(
     """Transcribe clips with every system, in every mode, and report. Interrupted (exit code 130), it resumes."""
     import steer_asr_benchmarks.report  # noqa: F401  (a missing extra must show now, not after hours of transcribing)
     from steer_asr_benchmarks.clips import Shard
+    from steer_asr_benchmarks.cost import check_clips, measure
     from steer_asr_benchmarks.export import check_format
     from steer_asr_benchmarks.runner import RunOptions, run
     from steer_asr_benchmarks.systems import ModelOptions
@@ -96,13 +115,19 @@ def run_command(
         beam_size=beam_size,
         limit=limit,
         shard=Shard.parse(shard),
+        jobs=jobs,
+        ray=ray,
     )
     conditions = [Condition.parse(text) for text in fail_if or ()]
     check_names(conditions, systems_of_report(out, names), options.modes)
     if export is not None:
         check_format(export)
+    if measure_cost is not None:
+        check_clips(measure_cost)
     try:
         run(options, out)
+        if measure_cost is not None:
+            measure(options, out, measure_cost)
     except KeyboardInterrupt:
         typer.echo("interrupted; the same command resumes", err=True)
         raise typer.Exit(130) from None
@@ -153,12 +178,11 @@ def export_command(
 def report_command(folder: Path, conditions: Sequence[Condition] = ()) -> None:
     """Writes the report and its pictures and prints the table. Exit code 1 when one of the conditions holds."""
     from steer_asr_benchmarks.report import build_report, write_report
-    from steer_asr_benchmarks.table import markdown
+    from steer_asr_benchmarks.table import summary
 
     report = build_report(folder)
-    write_report(report, folder)
-    typer.echo(markdown(report))
-    draw(report, folder)
+    write_report(report, folder, draw(report, folder))
+    typer.echo(summary(report))
     failed = failures(conditions, report)
     for line in failed:
         typer.echo(f"failed: {line}", err=True)
@@ -166,16 +190,16 @@ def report_command(folder: Path, conditions: Sequence[Condition] = ()) -> None:
         raise typer.Exit(1)
 
 
-def draw(report: Mapping[str, Any], folder: Path) -> None:
-    """Pictures of the report, where matplotlib is there to draw them."""
+def draw(report: Mapping[str, Any], folder: Path) -> list[str]:
+    """Draws the pictures of the report, where matplotlib is there for it; returns the names of those drawn."""
     try:
-        from steer_asr_benchmarks.plots.pictures import draw_pictures
+        from steer_asr_benchmarks.plots.pictures import PICTURES, draw_pictures
     except ModuleNotFoundError as error:
         if error.name != "matplotlib":
             raise
         typer.echo("no pictures: they need matplotlib, pip install 'steer-asr[bench]'", err=True)
-        return
-    draw_pictures(report, folder)
+        return []
+    return sorted({path.stem for path in draw_pictures(report, folder).written}, key=list(PICTURES).index)
 
 
 def systems_of_report(out: Path, names: Sequence[str]) -> list[str]:

@@ -80,10 +80,10 @@ def report_on(scores: Iterable[ClipScore], run: Mapping[str, Any]) -> dict[str, 
     }
 
 
-def write_report(report: Mapping[str, Any], folder: Path) -> None:
-    """Writes report.json and report.md, each whole or not at all."""
+def write_report(report: Mapping[str, Any], folder: Path, pictures: Sequence[str] = ()) -> None:
+    """Writes report.json and report.md, each whole or not at all. `pictures` are names of PNG files beside them."""
     write_text(folder / REPORT_FILE, json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    write_text(folder / TABLE_FILE, markdown(report))
+    write_text(folder / TABLE_FILE, markdown(report, pictures))
 
 
 def _drop_costs(by_mode: Mapping[str, Any]) -> None:

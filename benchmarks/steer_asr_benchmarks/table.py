@@ -23,7 +23,13 @@ COLUMNS = (
 
 
 def markdown(report: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
-    """report.md: the answer, one table per decoding mode; pictures that lie beside it; what was run; then details."""
+    """report.md: the summary, with the pictures that lie beside it, then sources, strings and clips of one mode."""
+    mode, found = next(iter(report["by_mode"].items()))
+    return f"{summary(report, pictures)}\n{details(mode, found)}"
+
+
+def summary(report: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
+    """The answer: one table per decoding mode, what the columns mean, and what was run."""
     parts = ["# Text when nobody speaks, and what silencing it costs\n"]
     progress = report["progress"]
     if progress["complete"] is False:
@@ -37,8 +43,6 @@ def markdown(report: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
     if pictures:
         parts += [f"![{name.replace('_', ' ')}]({name}.png)\n" for name in pictures]
     parts.append(_explanation(report))
-    mode, found = next(iter(report["by_mode"].items()))
-    parts.append(details(mode, found))
     return "\n".join(parts)
 
 
