@@ -144,7 +144,7 @@ def steer_frames(x: np.ndarray, pack: SteerPack, strength: float) -> FrameReport
 def top_features(
     report: FrameReport, pack: SteerPack, start: int, end: int, offset_s: float
 ) -> tuple[FeatureActivity, ...]:
-    """The features that fired, by the size of their edits between two frames, with when they fired around their peak."""
+    """The features that fired between two frames and were edited most, with when they fired around their peak."""
     contribution, activations = report.contribution[start:end], report.activations[start:end]
     totals = contribution.sum(axis=0) * (activations > 0).any(axis=0)
     ranked = [i for i in np.argsort(-totals)[:TOP_FEATURES] if totals[i] > 0]

@@ -159,6 +159,7 @@ def cost_metrics(scores: Sequence[ClipScore]) -> dict[str, Any]:
         "rtfx": ratio(audio_s, work_s),
         "latency_p50_s": p50,
         "latency_p95_s": p95,
+        "peak_rss_bytes": None,  # of a system alone: only `--measure-cost` can tell
     }
 
 

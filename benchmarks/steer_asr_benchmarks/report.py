@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from steer_asr._files import write_text
+from steer_asr_benchmarks.cost import read_cost
 from steer_asr_benchmarks.examples import top_strings, worst_clips
 from steer_asr_benchmarks.metrics import (
     cost_metrics,
@@ -45,7 +46,9 @@ def build_report(folder: Path) -> dict[str, Any]:
     """The report on a run's folder, finished or not. Raises `ManifestError` when its predictions are broken."""
     scores = [score_record(where, record) for where, record in read_predictions(folder)]
     run = read_run(folder) if (folder / RUN_FILE).exists() else {}
-    return report_on(scores, run)
+    report = report_on(scores, run)
+    _add_measured_costs(report["by_mode"], read_cost(folder))
+    return report
 
 
 def report_on(scores: Iterable[ClipScore], run: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,6 +94,14 @@ def _drop_costs(by_mode: Mapping[str, Any]) -> None:
     for found in by_mode.values():
         for system in found["systems"].values():
             system["cost"] = dict.fromkeys(system["cost"])
+
+
+def _add_measured_costs(by_mode: Mapping[str, Any], measured: Mapping[str, Any] | None) -> None:
+    """What `--measure-cost` found beats what a run saw by the way: each system had a process, and the machine, alone."""
+    for name, modes in (measured or {"systems": {}})["systems"].items():
+        for mode, cost in modes.items():
+            if name in by_mode.get(mode, {"systems": {}})["systems"]:
+                by_mode[mode]["systems"][name]["cost"] |= cost
 
 
 def _progress(scores: Sequence[ClipScore], run: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,102 +3,92 @@
     run(RunOptions(manifests=(Path("test.jsonl"),), systems=("stock", "steered")), Path("results"))
 
 The folder holds `run.json` (what was run, fixed by the first start) and `predictions.jsonl`. Stopped at any point, the
-same call goes on where it was; a call that names further systems adds them.
+same call goes on where it was; a call that names further systems adds them. How many processes do the work, and
+where, is not part of what is fixed.
 """
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from steer_asr._files import write_text
 from steer_asr._progress import Progress
-from steer_asr.audio import SAMPLE_RATE_HZ, decode_audio
 from steer_asr.errors import OutputError, SteerOptionError, unknown_name
-from steer_asr_benchmarks.clips import BenchClip, Shard, describe_source, load_clips
-from steer_asr_benchmarks.predictions import Key, PredictionLog, done_keys, make_record, predictions_name
-from steer_asr_benchmarks.provenance import git_sha, versions
-from steer_asr_benchmarks.systems import ModelOptions, Models, make_systems
-from steer_asr_benchmarks.systems.base import FIXED_DECODING, MODES, Decoding, Mode, System
+from steer_asr_benchmarks import ray_run, workers
+from steer_asr_benchmarks.clips import BenchClip, describe_source, load_clips
+from steer_asr_benchmarks.predictions import Key, PredictionLog, done_keys, predictions_name
+from steer_asr_benchmarks.provenance import git_sha
+from steer_asr_benchmarks.systems import Models
+from steer_asr_benchmarks.systems.base import FIXED_DECODING
+from steer_asr_benchmarks.work import DESCRIBED, ClipWork, Job, RunOptions, Transcriber, changes
+
+__all__ = ["RUN_FILE", "SCHEMA_VERSION", "RunOptions", "read_run", "run"]
 
 SCHEMA_VERSION = 1
 RUN_FILE = "run.json"
-WARM_UP_S = 1.0
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """One benchmark run."""
-
-    manifests: tuple[str | Path, ...]
-    """Manifests and dataset roots, PATH or PATH::SPLIT."""
-    systems: tuple[str, ...] = ("stock", "steered")
-    """Names as in `steer_asr_benchmarks.systems`; the first is what the others are compared with."""
-    model: ModelOptions = field(default_factory=ModelOptions)
-    steer: str = "default"
-    """What the system `steered` means."""
-    modes: tuple[Mode, ...] = MODES
-    language: str = "en"
-    """A language code, "auto" (detected) or "manifest" (each clip's own; detected where the manifest has none).
-    English-only models take everything for English."""
-    beam_size: int = 1
-    limit: int | None = None
-    """At most so many clips of each manifest: for trying out."""
-    shard: Shard = field(default_factory=Shard)
-
-    def decoding(self, named: BenchClip, mode: Mode) -> Decoding:
-        """How a clip is decoded in this run."""
-        by_policy = {"auto": None, "manifest": named.clip.lang or None}
-        return Decoding(mode, by_policy.get(self.language, self.language), self.beam_size)
-
-
-@dataclass(frozen=True)
-class Job:
-    """One line of predictions.jsonl to be made."""
-
-    system: System
-    mode: Mode
-
-    def key(self, named: BenchClip) -> Key:
-        return named.id, self.system.name, self.mode
 
 
 def run(options: RunOptions, out: Path) -> None:
     """Runs what is not done yet. All input is checked before the first clip.
 
     Raises `ManifestError`, `AudioError`, `ModelError`, `PackError`, `SteerOptionError` (also when `out` holds a run
-    with other settings), `OutputError`.
+    with other settings, and when Ray is missing or cannot be reached), `OutputError`, and `WorkerError` when a worker
+    process is lost.
     """
+    check_processes(options)
     clips = load_clips(options.manifests, options.limit)
-    models = Models(options.model)
-    systems = make_systems(options.systems, models, options.steer)
-    check_decoding(options, clips, models)
-    start_or_resume(out, describe_run(options, clips, models, systems))
-    jobs = [Job(system, mode) for system in systems for mode in options.modes]
-    done = done_keys(out)
-    todo = {named.id: [job for job in jobs if job.key(named) not in done] for named in options.shard.of(clips)}
+    transcriber = Transcriber(options)
+    check_decoding(options, clips, transcriber.models)
+    description = describe_run(options, clips, transcriber)
+    start_or_resume(out, description)
+    jobs = [Job(system, mode) for system in transcriber.systems for mode in options.modes]
+    work = left_to_do(options.shard.of(clips), jobs, done_keys(out))
+    if not work:
+        return
+    if options.ray is not None:
+        records = ray_run.on_ray(options, work, expected={key: description[key] for key in DESCRIBED})
+    elif (options.jobs or 1) > 1:
+        records = workers.in_processes(options, work)
+    else:
+        records = in_this_process(transcriber, work)
+    del transcriber  # workers load their own; this process need not hold the models then
+    write_records(records, options, out, total=sum(len(one.jobs) for one in work))
+
+
+def check_processes(options: RunOptions) -> None:
+    """Raises `SteerOptionError` when there cannot be such workers."""
+    if options.jobs is not None and options.jobs < 1:
+        raise SteerOptionError(f"jobs {options.jobs} is not at least 1")
+    if options.ray is not None:
+        ray_run.check_ray(options.ray)
+
+
+def left_to_do(clips: Sequence[BenchClip], jobs: Sequence[Job], done: set[Key]) -> list[ClipWork]:
+    """The clips of which something is missing, with what is."""
+    left = [ClipWork(named, tuple(job for job in jobs if job.key(named) not in done)) for named in clips]
+    return [work for work in left if work.jobs]
+
+
+def in_this_process(transcriber: Transcriber, work: Sequence[ClipWork]) -> Generator[dict[str, Any]]:
+    """The records of `work`, made one after the other."""
+    for one in work:
+        yield from transcriber.records(one)
+
+
+def write_records(records: Generator[dict[str, Any]], options: RunOptions, out: Path, total: int) -> None:
+    """Writes each of `total` records as it comes, from wherever it comes: a file has one writer."""
     with (
+        closing(records),
         PredictionLog(out / predictions_name(options.shard)) as log,
-        Progress(total=sum(map(len, todo.values())), unit="prediction", label="bench") as progress,
+        Progress(total=total, unit="prediction", label="bench") as progress,
     ):
-        warm_up([job for job in jobs if any(job in left for left in todo.values())], options)
-        for named in clips:
-            if not todo.get(named.id):
-                continue
-            audio = decode_audio(named.clip.audio_path)
-            for job in todo[named.id]:
-                decoding = options.decoding(named, job.mode)
-                started = time.perf_counter()
-                prediction = job.system.transcribe(audio, decoding)
-                seconds = time.perf_counter() - started
-                log.append(make_record(named, job.system.name, decoding, prediction, seconds))
-                progress.advance(note=named.clip.source)
+        for record in records:
+            log.append(record)
+            progress.advance(note=f"{record['system']}, {record['source']}")
 
 
 def check_decoding(options: RunOptions, clips: Sequence[BenchClip], models: Models) -> None:
@@ -112,22 +102,12 @@ def check_decoding(options: RunOptions, clips: Sequence[BenchClip], models: Mode
         raise SteerOptionError(f"beam size {options.beam_size} is not at least 1")
 
 
-def warm_up(jobs: Sequence[Job], options: RunOptions) -> None:
-    """Transcribes a little silence with everything, so that first-call costs do not count as latency."""
-    silence = np.zeros(int(WARM_UP_S * SAMPLE_RATE_HZ), np.float32)
-    for job in jobs:
-        job.system.transcribe(silence, Decoding(job.mode, "en", options.beam_size))
-
-
-def describe_run(
-    options: RunOptions, clips: Sequence[BenchClip], models: Models, systems: Sequence[System]
-) -> dict[str, Any]:
-    """Everything that decides the predictions, as JSON. The shard does not."""
+def describe_run(options: RunOptions, clips: Sequence[BenchClip], transcriber: Transcriber) -> dict[str, Any]:
+    """Everything that decides the predictions, as JSON. The shard and the number of processes do not."""
     return {
         "schema_version": SCHEMA_VERSION,
         "git_sha": git_sha(),
-        "versions": versions(),
-        "model": models.describe(),
+        **transcriber.describe(),
         "decoding": {
             "language": options.language,
             "beam_size": options.beam_size,
@@ -140,7 +120,6 @@ def describe_run(
             "limit": options.limit,
             "clips": len(clips),
         },
-        "systems": {system.name: dict(system.options) for system in systems},
     }
 
 
@@ -159,12 +138,11 @@ def start_or_resume(out: Path, description: Mapping[str, Any]) -> None:
     run = read_run(out)
     added = {name: options for name, options in description["systems"].items() if name not in run["systems"]}
     extended = {**run, "systems": {**run["systems"], **added}}
-    before, now = _flat({**extended, "git_sha": None}), _flat({**description, "git_sha": None})
-    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    changed = changes({**extended, "git_sha": None}, {**description, "git_sha": None})
     if changed:
-        details = "; ".join(f"{key} was {before.get(key)!r}, is {now.get(key)!r}" for key in changed[:3])
         raise SteerOptionError(
-            f"{out} holds a run with other settings: {details}. Give the same settings, or another folder"
+            f"{out} holds a run with other settings: {'; '.join(changed[:3])}. "
+            "Give the same settings, or another folder"
         )
     if added:
         _write_run(path, extended | {"git_sha": description["git_sha"]})
@@ -183,12 +161,3 @@ def read_run(out: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or not {"data", "decoding", "systems"} <= found.keys():
         raise OutputError(f"{out / RUN_FILE}: does not describe a run; give another folder")
     return found
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested JSON as {"decoding.beam_size": 1, ...}."""
-    if not isinstance(value, Mapping):
-        return {prefix: value}
-    return {
-        name: leaf for key, inner in value.items() for name, leaf in _flat(inner, f"{prefix}.{key}".lstrip(".")).items()
-    }

@@ -217,3 +217,13 @@ def test_mixed_recordings_get_a_table_of_their_own() -> None:
     assert "1 mixed recordings, 1.5 min of non-speech in them." in text
     row = next(line for line in text.splitlines() if line.startswith("| stock") and "2.00" in line)
     assert [cell.strip() for cell in row.strip("|").split("|")][1] == "2.00"
+
+
+def test_measured_costs_beat_those_of_the_run(tmp_path: Path) -> None:
+    with PredictionLog(tmp_path / "predictions.jsonl") as log:
+        log.append(record(segment(" you")))
+    assert build_report(tmp_path)["systems"]["stock"]["cost"]["peak_rss_bytes"] is None
+    cost = {"systems": {"stock": {"timestamps": {"rtf": 0.25, "peak_rss_bytes": 2**30}}, "gone": {"timestamps": {}}}}
+    (tmp_path / "cost.json").write_text(json.dumps(cost))
+    found = build_report(tmp_path)["systems"]["stock"]["cost"]
+    assert (found["rtf"], found["peak_rss_bytes"], found["latency_p50_s"]) == (0.25, 2**30, 0.5)

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from steer_asr import _progress
 from steer_asr.errors import AudioError, OutputError, SteerOptionError
-from steer_asr_benchmarks import runner
+from steer_asr_benchmarks import runner, work
 from steer_asr_benchmarks.clips import Shard
 from steer_asr_benchmarks.predictions import done_keys, read_predictions
 from steer_asr_benchmarks.runner import RunOptions, run
-from steer_asr_benchmarks.systems.base import Decoding, PredictedSegment, Prediction, Window
+from steer_asr_benchmarks.systems.base import MODES, Decoding, PredictedSegment, Prediction, Window
 
 
 class EchoSystem:
@@ -56,8 +57,8 @@ class StandInModels:
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str | None]]:
     made: list[tuple[str, str, str | None]] = []
-    monkeypatch.setattr(runner, "Models", StandInModels)
-    monkeypatch.setattr(runner, "make_systems", lambda names, *_: [EchoSystem(name, made) for name in names])
+    monkeypatch.setattr(work, "Models", StandInModels)
+    monkeypatch.setattr(work, "make_systems", lambda names, *_: [EchoSystem(name, made) for name in names])
     return made
 
 
@@ -102,7 +103,7 @@ def test_a_finished_run_does_nothing_more(options: RunOptions, calls: Calls, tmp
 def test_an_interrupted_run_goes_on_where_it_was(
     options: RunOptions, calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make = runner.make_systems
+    make = work.make_systems
 
     def failing(names: tuple[str, ...], *rest: Any) -> list[Any]:
         systems: list[Any] = make(names, *rest)
@@ -111,7 +112,7 @@ def test_an_interrupted_run_goes_on_where_it_was(
         return systems
 
     with monkeypatch.context() as patched:
-        patched.setattr(runner, "make_systems", failing)
+        patched.setattr(work, "make_systems", failing)
         with pytest.raises(KeyboardInterrupt):
             run(options, tmp_path / "out")
     assert len(done_keys(tmp_path / "out")) == 5
@@ -119,6 +120,23 @@ def test_an_interrupted_run_goes_on_where_it_was(
     run(options, tmp_path / "out")
     assert len(calls) == 4 + 7
     assert len(done_keys(tmp_path / "out")) == 12
+
+
+def test_progress_counts_what_is_left_and_says_where_it_is(
+    options: RunOptions,
+    calls: Calls,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run(replace(options, systems=("stock",)), tmp_path / "out")
+    capsys.readouterr()
+    calls.clear()
+    monkeypatch.setattr(_progress, "LINE_EVERY_S", -1)
+    run(replace(options, modes=MODES), tmp_path / "out")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("bench: 1/6 predictions")
+    assert [line.rpartition("  ")[2] for line in lines[:6]] == [f"steered, s{i // 2}" for i in range(6)]
 
 
 def test_shards_share_a_folder_and_a_whole_run_takes_over(options: RunOptions, calls: Calls, tmp_path: Path) -> None:
@@ -170,7 +188,7 @@ def test_a_changed_manifest_is_refused_and_a_new_commit_is_not(
     run(options, tmp_path / "out")
     monkeypatch.setattr(runner, "git_sha", lambda: "another")
     run(options, tmp_path / "out")
-    manifest = options.manifests[0]
+    manifest = Path(options.manifests[0])
     manifest.write_text(manifest.read_text() + "\n")
     with pytest.raises(SteerOptionError, match=r"data\.manifests was"):
         run(options, tmp_path / "out")
@@ -197,7 +215,7 @@ def test_languages(options: RunOptions, calls: Calls, tmp_path: Path, language: 
 def test_unknown_languages(options: RunOptions, calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SteerOptionError, match="unknown language 'eng'; did you mean 'en'"):
         run(replace(options, language="eng"), tmp_path / "out")
-    manifest = options.manifests[0]
+    manifest = Path(options.manifests[0])
     manifest.write_text(manifest.read_text().replace('"fr"', '"xx"'))
     with pytest.raises(SteerOptionError, match="unknown language 'xx'"):
         run(replace(options, language="manifest"), tmp_path / "out")

@@ -41,7 +41,10 @@ def test_every_shipped_pack_is_whole_small_and_says_where_it_comes_from() -> Non
         pack = load_pack(info.path)
         assert info.bytes < MAX_PACK_BYTES
         assert pack.gate is not None
-        assert [point["strength"] for point in pack.calibration] == [0.25, 0.5, 0.75, 1.0]
+        if pack.calibration:
+            assert [point["strength"] for point in pack.calibration] == [0.25, 0.5, 0.75, 1.0]
+        else:
+            assert "No curve was measured" in (SHIPPED / info.name / "README.md").read_text(encoding="utf-8")
         assert {row["source"] for row in pack.provenance["training_data"]} >= {"esc10", "librispeech_align"}
         assert "## Learned from" in (SHIPPED / info.name / "README.md").read_text(encoding="utf-8")
 

@@ -93,11 +93,6 @@ def model_card(pack: SteerPack) -> str:
     """Markdown for `README.md`: what the pack does, for which model, learned from what, and how far to trust it."""
     data = pack.provenance.get("training_data", [])
     rows = "\n".join(f"| {d['source']} | {d['kind']} | {d['clips']} | {'; '.join(d['licences'])} |" for d in data)
-    curve = "\n".join(
-        f"| {point['strength']:.2f} | {point['text_rate']:.1%} | {point['newly_empty_rate']:.2%} "
-        f"| {point['changed_words']:.2%} |"
-        for point in pack.calibration
-    )
     n_edited = len({edit.feature for edit in pack.edits})
     code = ", ".join(f"{name} {v}" for name, v in pack.provenance.get("code", {}).items())
     return f"""---
@@ -126,12 +121,7 @@ segments, info = steer_asr.load_model("{pack.base_model}").transcribe("call.wav"
 
 ## Strength
 
-Greedy, with and without timestamps pooled, on held-out development windows. "Changed words" counts against stock
-Whisper's own text on speech, so it includes changes for the better.
-
-| strength | non-speech windows with any text | speech windows newly empty | changed words |
-| --- | --- | --- | --- |
-{curve}
+{_strength(pack)}
 
 ## Learned from
 
@@ -146,3 +136,20 @@ Synthetic sounds (noise, hum, clicks, tones, music, silence) come from `steer_as
 Learned on hours, not thousands of hours, of audio; measured on the sets named in the project's benchmark. Very quiet,
 very short or far speech is what to check on your own recordings before you rely on it.
 """
+
+
+def _strength(pack: SteerPack) -> str:
+    if not pack.calibration:
+        return "No curve was measured for this pack; 1 is what it was learned for."
+    curve = "\n".join(
+        f"| {point['strength']:.2f} | {point['text_rate']:.1%} | {point['newly_empty_rate']:.2%} "
+        f"| {point['changed_words']:.2%} |"
+        for point in pack.calibration
+    )
+    return f"""\
+Greedy, with and without timestamps pooled, on held-out development windows. "Changed words" counts against stock
+Whisper's own text on speech, so it includes changes for the better.
+
+| strength | non-speech windows with any text | speech windows newly empty | changed words |
+| --- | --- | --- | --- |
+{curve}"""
