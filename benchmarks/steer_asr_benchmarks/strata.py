@@ -65,4 +65,4 @@ def _bucket(duration_s: float) -> float:
 
 def _bucket_name(start_s: float) -> str:
     ends = dict(pairwise(DURATIONS_S))
-    return f"{start_s:g} to {ends[start_s]:g} s" if start_s in ends else f"{start_s:g} s and more"
+    return f"{start_s:g}-{ends[start_s]:g} s" if start_s in ends else f"{start_s:g}+ s"

@@ -79,9 +79,9 @@ def test_strata_by_hand() -> None:
     assert list(found["by_snr"]) == ["-5 dB", "10 dB"]
     assert found["by_snr"]["-5 dB"]["speech"]["missed_speech_rate"] == 0.5
     assert found["by_snr"]["10 dB"]["speech"]["wer"] == 0.25
-    assert list(found["by_duration"]) == ["0 to 0.3 s", "0.3 to 1 s", "2 to 5 s", "30 s and more"]
-    assert found["by_duration"]["2 to 5 s"]["speech"]["clips"] == 2
-    assert found["by_duration"]["30 s and more"].keys() == {"speech"}
+    assert list(found["by_duration"]) == ["0-0.3 s", "0.3-1 s", "2-5 s", "30+ s"]
+    assert found["by_duration"]["2-5 s"]["speech"]["clips"] == 2
+    assert found["by_duration"]["30+ s"].keys() == {"speech"}
     assert strata([]) == dict.fromkeys(found, {})
 
 
