@@ -1,4 +1,7 @@
-"""`steer-asr-train`: make steer packs, in one go (`make`) or step by step (`collect`, `fit`, `learn`, `export`)."""
+"""`steer-asr-train`: make steer packs, in one go (`make`) or step by step (`collect`, `fit`, `learn`, `export`).
+
+`evaluate`, `stability`, `features` and `search` say what a dictionary has learned.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Annotated
 import typer
 
 from steer_asr.errors import SteerASRError, SteerOptionError
+from steer_asr_training.analysis.commands import register as register_analysis
 
 TRAIN_EXTRA = ("torch", "transformers", "sklearn", "scipy", "yaml", "jiwer")
 app = typer.Typer(
@@ -160,6 +164,9 @@ def control_command(
     dictionary = None if sae is None else load_dictionary(sae, store, config)
     pack = control_pack(config, store, files, name=out.resolve().name, dictionary=dictionary, **packs)
     typer.echo(export_control(pack, out))
+
+
+register_analysis(app)
 
 
 def main() -> None:

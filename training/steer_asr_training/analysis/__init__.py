@@ -1,0 +1,19 @@
+"""What a dictionary has learned: how well it reconstructs, whether another seed finds the same, what features mean.
+
+| module | content |
+| --- | --- |
+| `inputs.py` | the SAE or pack under study, and the windows of audio that it is shown |
+| `labels.py` | what is known of a window: speech, source, category, label, domain |
+| `activations.py` | sparse feature activations, and one table of what fired in which window |
+| `quality.py` | `evaluate`: explained variance, L0, alive features, densities, duplicates, a random SAE |
+| `splice.py` | `evaluate --model`: what Whisper writes when the reconstruction replaces the activations |
+| `stability.py` | `stability`: features of two SAEs matched by when they fire and by direction |
+| `features.py` | `features`: statistics, top windows and effect of every feature |
+| `end_of_text.py` | how far each decoder direction moves Whisper towards ending its text |
+| `acoustics.py` | loudness, brightness, noisiness and onsets of the audio where a feature is strongest |
+| `describe.py` | a line of plain words per feature, from labels and acoustics |
+| `search.py` | `search`: the features that tell best which windows carry a label |
+| `tables.py`, `commands.py` | files, Markdown and command lines |
+
+What each number means and where it comes from: docs/features.md.
+"""
