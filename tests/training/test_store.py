@@ -65,3 +65,10 @@ def test_a_folder_with_other_settings_is_refused(tmp_path: Path) -> None:
     open_store(tmp_path, {"model": "a", "n_shards": 1})
     with pytest.raises(SteerOptionError, match="other settings .model."):
         open_store(tmp_path, {"model": "b", "n_shards": 1})
+
+
+def test_activations_that_lie_transposed_in_memory_come_back_as_they_were(tmp_path: Path) -> None:
+    x = np.arange(24, dtype=np.float32).reshape(4, 6).T
+    assert not x.flags.c_contiguous
+    store = write_store(tmp_path, [Window({"encoder.layers.0": x}, n_real_frames=6)], [{"kind": "speech"}])
+    np.testing.assert_array_equal(store.window(0, "encoder.layers.0"), x)

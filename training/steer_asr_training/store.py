@@ -36,7 +36,9 @@ def write_shard(folder: Path, index: int, windows: Sequence[Window], described: 
     """Writes one shard atomically: `windows` and, for each, a JSON-able description."""
     points = list(windows[0].activations)
     tensors: dict[str, np.ndarray] = {
-        point: np.concatenate([window.activations[point] for window in windows]).astype(np.float16) for point in points
+        # safetensors writes the buffer as it lies in memory, and inner layers come transposed
+        point: np.ascontiguousarray(np.concatenate([w.activations[point] for w in windows]), dtype=np.float16)
+        for point in points
     }
     lengths = [len(window.activations[points[0]]) for window in windows]
     tensors["offsets"] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
