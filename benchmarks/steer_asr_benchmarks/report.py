@@ -97,7 +97,7 @@ def _drop_costs(by_mode: Mapping[str, Any]) -> None:
 
 
 def _add_measured_costs(by_mode: Mapping[str, Any], measured: Mapping[str, Any] | None) -> None:
-    """What `--measure-cost` found beats what a run saw by the way: each system had a process, and the machine, alone."""
+    """What `--measure-cost` found beats what a run saw by the way: each system had a process and the machine alone."""
     for name, modes in (measured or {"systems": {}})["systems"].items():
         for mode, cost in modes.items():
             if name in by_mode.get(mode, {"systems": {}})["systems"]:
