@@ -22,11 +22,13 @@ from typing import Any
 import ctranslate2
 import numpy as np
 from faster_whisper import BatchedInferencePipeline, WhisperModel
-from faster_whisper.transcribe import Segment
+from faster_whisper.transcribe import Segment, TranscriptionOptions
 
 from steer_asr.audio import decode_audio
+from steer_asr.errors import SteerOptionError
 from steer_asr.models import ModelFiles, find_model
 from steer_asr.pack import SteerPack, load_pack
+from steer_asr.silence import SkippingDecoder, decoded_once
 from steer_asr.steering import FRAME_S, FrameReport, Steering, parse_steer, steer_frames, top_features
 from steer_asr.transcription import (
     SegmentSteering,
@@ -143,13 +145,17 @@ class SteeredWhisperModel(WhisperModel):
 
     def _bind(self, steering: Steering) -> SteeredWhisperModel:
         bound = self._unsteered()
-        bound._run = _Run(steering, self._pack(steering))
+        bound._run = run = _Run(steering, self._pack(steering))
+        if steering.early_exit:
+            if run.pack.gate is None:
+                raise SteerOptionError(f"early_exit needs a gate, and pack {run.pack.name!r} has none")
+            bound.model = SkippingDecoder(bound.model, lambda: run.silent)
         return bound
 
     def _unsteered(self) -> SteeredWhisperModel:
         plain = copy.copy(self)
         plain._run = None
-        if isinstance(plain.model, _PlainLanguageDetection):
+        while isinstance(plain.model, _PlainLanguageDetection | SkippingDecoder):
             plain.model = plain.model.wrapped
         return plain
 
@@ -198,6 +204,14 @@ class SteeredWhisperModel(WhisperModel):
         """Encodes a window or a batch, and steers it when this model is bound to a steering."""
         output = super().encode(features)
         return output if self._run is None else self._run.steer(output)
+
+    def generate_with_fallback(
+        self, encoder_output: ctranslate2.StorageView, prompt: list[int], tokenizer: Any, options: TranscriptionOptions
+    ) -> Any:
+        """As faster-whisper's, but a window where nobody speaks is decoded once: see `steer_asr.silence`."""
+        if self._run is not None and any(p is not None for p in self._run.silent):
+            options = decoded_once(options)
+        return super().generate_with_fallback(encoder_output, prompt, tokenizer, options)
 
 
 class SteeredBatchedInferencePipeline(BatchedInferencePipeline):
@@ -254,6 +268,8 @@ class _Run:
     keep_plain: bool = False
     recent: list[tuple[WindowReport, FrameReport]] = field(default_factory=list)
     """The windows of the last `steer` call."""
+    silent: list[float | None] = field(default_factory=list)
+    """One for each window of the last `steer` call: the gate's probability where nobody speaks, else None."""
     report: SteerReport = field(init=False)
 
     def __post_init__(self) -> None:
@@ -265,12 +281,13 @@ class _Run:
         x = np.asarray(output)
         if self.keep_plain:
             self.plain = x.copy()
-        self.recent = []
+        self.recent, self.silent = [], []
         for i, spot in enumerate(self._spots(len(x))):
             window = x[i] if x.dtype == np.float32 else x[i].astype(np.float32)
             frames = steer_frames(window, self.pack, self.steering.strength)
             if x.dtype != np.float32:
                 x[i] = window
+            self.silent.append(frames.nobody_speaks if frames.silent else None)
             if spot is not None:
                 self.recent.append((self._window(spot, frames), frames))
         self.report.windows += [window for window, _ in self.recent]

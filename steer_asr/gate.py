@@ -18,6 +18,7 @@ import numpy as np
 
 from steer_asr.errors import PackError
 
+WINDOW_FRAMES = 1500
 NEGLIGIBLE_WEIGHT = 1e-3
 """Weights below this become exactly 0, so that frames of clear speech stay bit-identical."""
 
@@ -52,8 +53,8 @@ class Gate:
         numbers = [*self.coefficients, self.bias, *self.frame_calibration, *self.clip_calibration]
         if not np.isfinite(numbers).all():
             raise PackError("gate: a parameter is not finite")
-        if self.smooth_frames < 1 or self.smooth_frames % 2 == 0 or self.reach_frames < 0:
-            raise PackError("gate: smooth_frames must be odd and positive, reach_frames 0 or more")
+        if not 1 <= self.smooth_frames <= WINDOW_FRAMES or self.smooth_frames % 2 == 0 or self.reach_frames < 0:
+            raise PackError(f"gate: smooth_frames must be odd and 1 to {WINDOW_FRAMES}, reach_frames 0 or more")
 
     def __call__(self, z: np.ndarray) -> GateReading:
         """Reads one window: `z` is float32 [frame, n_features]."""

@@ -22,6 +22,8 @@ from steer_asr.transcription import FeatureActivity
 
 FRAME_S = 0.02
 TOP_FEATURES = 5
+SILENT_WEIGHT = 0.5
+"""A window in which every frame gets this much of the edit is one where nobody speaks, as far as decoding goes."""
 HOW = (
     "use None or 'off', True or 'default', a strength from 0 to 1, a pack name or path, 'PACK@STRENGTH', "
     "{'pack': ..., 'strength': ...}, or a Steering"
@@ -40,11 +42,14 @@ class Steering:
     """Let language detection see the steered encoder output. Normally it sees the plain one."""
     allow_overdrive: bool = False
     """Permit a strength above 1, which no pack is calibrated for."""
+    early_exit: bool = False
+    """Do not decode windows in which the gate gives every frame at least half of the edit: the answer is empty, and
+    such a window costs its encoder pass only. Needs a strength of at least 0.5, and a pack with a gate."""
 
     def __post_init__(self) -> None:
         if isinstance(self.strength, bool) or not isinstance(self.strength, int | float):
             raise SteerOptionError(f"strength {self.strength!r} is not a number; {HOW}")
-        for flag in ("steer_language_detection", "allow_overdrive"):
+        for flag in ("steer_language_detection", "allow_overdrive", "early_exit"):
             if not isinstance(getattr(self, flag), bool):
                 raise SteerOptionError(f"{flag} {getattr(self, flag)!r} is not true or false; {HOW}")
         if not 0.0 <= self.strength <= 1.0 and not (self.allow_overdrive and 1.0 < self.strength < float("inf")):
@@ -53,6 +58,10 @@ class Steering:
                 + (". Above 1 is uncalibrated; Steering(strength=..., allow_overdrive=True) permits it"
                    if self.strength > 1 else "")
             )  # fmt: skip
+        if self.early_exit and self.strength < SILENT_WEIGHT:
+            raise SteerOptionError(
+                f"early_exit needs windows that get at least half of the edit; a strength of {self.strength} gives less"
+            )
 
 
 def parse_steer(value: object) -> Steering | None:
@@ -80,7 +89,7 @@ def parse_steer(value: object) -> Steering | None:
 
 
 def _parse_mapping(value: Mapping[Any, Any]) -> Steering:
-    if unknown := sorted(set(map(str, value)) - {"pack", "strength", "steer_language_detection"}):
+    if unknown := sorted(set(map(str, value)) - {"pack", "strength", "steer_language_detection", "early_exit"}):
         raise SteerOptionError(f"steer has no option {unknown[0]!r}; {HOW}")
     if not isinstance(value.get("pack", "default"), str | SteerPack):
         raise SteerOptionError(f"pack {value['pack']!r} is not a name; {HOW}")
@@ -120,6 +129,11 @@ class FrameReport(NamedTuple):
     """float32 [frame, n_features]: size of each feature's part of the change, in the model's units."""
     activations: np.ndarray
     """float32 [frame, n_features]: the features as they were."""
+
+    @property
+    def silent(self) -> bool:
+        """True when the gate gives every frame at least half of the edit. Without a gate nobody can tell."""
+        return not np.isnan(self.nobody_speaks) and bool(self.weights.min() >= SILENT_WEIGHT)
 
 
 def steer_frames(x: np.ndarray, pack: SteerPack, strength: float) -> FrameReport:
