@@ -37,6 +37,8 @@ SCHEMA_VERSION = 1
 def measure(options: RunOptions, out: Path, clips: int) -> None:
     """Measures every system of `options` in every mode, and writes cost.json, whole or not at all.
 
+    Systems that an earlier call measured on the same clips, with the same model and versions, are kept.
+
     Keys: `schema_version, git_sha, versions, model, cpus, clips, audio_s, systems`; `systems.<name>.<mode>` holds
     `rtf, rtfx, latency_p50_s, latency_p95_s, peak_rss_bytes, load_s, clips, cpu_threads`. `load_s` is from an imported
     program to a system that has transcribed a second of silence. Of a system that asks a server, memory is that of
@@ -63,9 +65,19 @@ def measure(options: RunOptions, out: Path, clips: int) -> None:
         "cpus": os.cpu_count(),
         "clips": [named.id for named in chosen],
         "audio_s": round(sum(named.clip.duration_s for named in chosen), 3),
-        "systems": measured,
     }
+    found["systems"] = earlier_systems(out, found) | measured
     write_text(out / COST_FILE, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+
+
+def earlier_systems(out: Path, now: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier call measured on the same clips, model and versions: it stands beside what is measured now."""
+    try:
+        before = read_cost(out) or {}
+    except OutputError:
+        return {}
+    same = all(before.get(key) == now[key] for key in now if key != "git_sha")
+    return before["systems"] if same else {}
 
 
 def check_clips(clips: int) -> None:

@@ -160,6 +160,7 @@ def cost_metrics(scores: Sequence[ClipScore]) -> dict[str, Any]:
         "latency_p50_s": p50,
         "latency_p95_s": p95,
         "peak_rss_bytes": None,  # of a system alone: only `--measure-cost` can tell
+        "measured_alone": False,  # other systems, shards and workers may have slowed it down
     }
 
 

@@ -101,7 +101,7 @@ def _add_measured_costs(by_mode: Mapping[str, Any], measured: Mapping[str, Any] 
     for name, modes in (measured or {"systems": {}})["systems"].items():
         for mode, cost in modes.items():
             if name in by_mode.get(mode, {"systems": {}})["systems"]:
-                by_mode[mode]["systems"][name]["cost"] |= cost
+                by_mode[mode]["systems"][name]["cost"] |= cost | {"measured_alone": True}
 
 
 def _progress(scores: Sequence[ClipScore], run: Mapping[str, Any]) -> dict[str, Any]:

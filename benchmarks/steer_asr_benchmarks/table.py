@@ -25,7 +25,7 @@ COLUMNS = (
 def markdown(report: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
     """report.md: the summary, with the pictures that lie beside it, then sources, strings and clips of one mode."""
     mode, found = next(iter(report["by_mode"].items()))
-    return f"{summary(report, pictures)}\n{details(mode, found)}"
+    return f"{summary(report, pictures)}\n{details(mode, found)}{costs(report['by_mode'])}"
 
 
 def summary(report: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
@@ -43,6 +43,7 @@ def summary(report: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
     if pictures:
         parts += [f"![{name.replace('_', ' ')}]({name}.png)\n" for name in pictures]
     parts.append(_explanation(report))
+    parts += _left_out(report["data"])
     return "\n".join(parts)
 
 
@@ -59,6 +60,15 @@ def _warnings(found: Mapping[str, Any]) -> list[str]:
     """Systems that did nothing."""
     unchanged = [(name, change["to"]) for name, change in found["differences"].items() if change["unchanged"]]
     return [f"{name} changed nothing: every text is the one of {to}." for name, to in unchanged]
+
+
+def _left_out(data: Mapping[str, Any] | None) -> list[str]:
+    """What of the dataset roots was not taken, and why."""
+    return [
+        f"Left out of {manifest['name']}: {'; '.join(f'{n} ({reason})' for reason, n in manifest['left_out'].items())}."
+        for manifest in (data or {}).get("manifests", ())
+        if manifest.get("left_out")
+    ]
 
 
 def _has_mixed(found: Mapping[str, Any]) -> bool:
@@ -101,6 +111,32 @@ def details(mode: str, found: Mapping[str, Any]) -> str:
                 titles = ("clip", *(column.replace("_", " ") for column in columns))
                 parts.append(f"### Worst of {name}: {kind.replace('non', 'non-')}\n\n{grid([titles, *rows])}\n")
     return "\n".join(parts)
+
+
+def costs(by_mode: Mapping[str, Any]) -> str:
+    """The cost of every system and mode; nothing where no time means anything."""
+    rows = [
+        (
+            name,
+            _title(mode),
+            plain(cost["rtf"], 3),
+            plain(cost["rtfx"]),
+            plain(cost["latency_p50_s"], 2),
+            plain(cost["latency_p95_s"], 2),
+            "-" if cost["peak_rss_bytes"] is None else f"{cost['peak_rss_bytes'] / 2**20:.0f}",
+            "yes" if cost["measured_alone"] else "no",
+        )
+        for mode, found in by_mode.items()
+        for name, cost in ((name, system["cost"]) for name, system in found["systems"].items())
+        if cost["rtf"] is not None
+    ]
+    if not rows:
+        return ""
+    header = ("system", "mode", "RTF", "RTFx", "latency p50 s", "p95 s", "peak memory MiB", "alone")
+    return (
+        f"\n## Cost\n\n{grid([header, *rows])}\n\nAlone: by `--measure-cost`, in a process of its own with no other "
+        "beside it. Otherwise as seen in the run, where systems, shards and workers slow each other down.\n"
+    )
 
 
 def source_table(found: Mapping[str, Any]) -> str:

@@ -16,7 +16,15 @@ from steer_asr.errors import OutputError, SteerOptionError
 from steer_asr.manifest import Clip, Kind
 from steer_asr_benchmarks import cost
 from steer_asr_benchmarks.clips import BenchClip
-from steer_asr_benchmarks.cost import COST_FILE, check_clips, cost_clips, measure, peak_rss_bytes, read_cost
+from steer_asr_benchmarks.cost import (
+    COST_FILE,
+    check_clips,
+    cost_clips,
+    earlier_systems,
+    measure,
+    peak_rss_bytes,
+    read_cost,
+)
 from steer_asr_benchmarks.runner import RunOptions
 from steer_asr_benchmarks.work import WorkerError
 
@@ -65,6 +73,16 @@ def test_a_system_that_dies_leaves_no_half_measure(
         measure(tiny_run, tmp_path, clips=1)
     assert read_cost(tmp_path) == {"systems": {"before": {}}}
     assert [path.name for path in tmp_path.iterdir()] == [COST_FILE]
+
+
+def test_systems_measured_before_are_kept_if_nothing_else_changed(tmp_path: Path) -> None:
+    now = {"git_sha": "b", "model": {"name": "m"}, "clips": ["a"], "cpus": 2}
+    before = now | {"git_sha": "a", "systems": {"stock": {"timestamps": {"rtf": 0.5}}}}
+    (tmp_path / COST_FILE).write_text(json.dumps(before))
+    assert earlier_systems(tmp_path, now) == before["systems"]
+    assert earlier_systems(tmp_path, now | {"clips": ["a", "b"]}) == {}
+    (tmp_path / COST_FILE).write_text("{")
+    assert earlier_systems(tmp_path, now) == {}
 
 
 def die(*_: Any) -> None:

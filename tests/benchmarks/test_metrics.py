@@ -107,6 +107,7 @@ def test_cost_by_hand() -> None:
         "latency_p50_s": 3.0,
         "latency_p95_s": pytest.approx(4.8),
         "peak_rss_bytes": None,
+        "measured_alone": False,
     }
     assert cost_metrics([])["rtf"] is None
     assert cost_metrics([])["latency_p50_s"] is None

@@ -13,7 +13,7 @@ from steer_asr_benchmarks.mixed import OutsideCounts
 from steer_asr_benchmarks.predictions import PredictionLog
 from steer_asr_benchmarks.report import build_report, report_on, write_report
 from steer_asr_benchmarks.scoring import ClipScore, WordCounts
-from steer_asr_benchmarks.table import markdown
+from steer_asr_benchmarks.table import markdown, summary
 from tests.benchmarks.builders import quiet_score, record, segment, speech_score
 
 RUN: dict[str, Any] = {
@@ -227,3 +227,23 @@ def test_measured_costs_beat_those_of_the_run(tmp_path: Path) -> None:
     (tmp_path / "cost.json").write_text(json.dumps(cost))
     found = build_report(tmp_path)["systems"]["stock"]["cost"]
     assert (found["rtf"], found["peak_rss_bytes"], found["latency_p50_s"]) == (0.25, 2**30, 0.5)
+    assert found["measured_alone"] is True
+
+
+def test_the_report_ends_with_what_the_systems_cost() -> None:
+    report = report_on(scores(), RUN)
+    report["systems"]["steered"]["cost"] |= {"rtf": 0.125, "peak_rss_bytes": 300 << 20, "measured_alone": True}
+    text = markdown(report).partition("## Cost")[2]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if "|" in line]
+    rows = {(name, mode): rest for name, mode, *rest in cells}
+    assert rows["steered", "timestamps"] == ["0.125", *rows["steered", "timestamps"][1:4], "300", "yes"]
+    assert rows["stock", "timestamps"][-2:] == ["-", "no"]
+
+
+def test_the_report_says_what_was_left_out_of_a_dataset() -> None:
+    data = RUN["data"] | {
+        "manifests": [{"name": "FSD50K", "left_out": {"words may be heard: Shout": 2, "no file": 1}}, {"name": "m"}]
+    }
+    assert "Left out of FSD50K: 2 (words may be heard: Shout); 1 (no file)." in summary(
+        report_on(scores(), RUN | {"data": data})
+    )
