@@ -232,7 +232,11 @@ def test_measured_costs_beat_those_of_the_run(tmp_path: Path) -> None:
 
 def test_the_report_ends_with_what_the_systems_cost() -> None:
     report = report_on(scores(), RUN)
-    report["systems"]["steered"]["cost"] |= {"rtf": 0.125, "peak_rss_bytes": 300 << 20, "measured_alone": True}
+    report["by_mode"]["timestamps"]["systems"]["steered"]["cost"] |= {
+        "rtf": 0.125,
+        "peak_rss_bytes": 300 << 20,
+        "measured_alone": True,
+    }
     text = markdown(report).partition("## Cost")[2]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if "|" in line]
     rows = {(name, mode): rest for name, mode, *rest in cells}
