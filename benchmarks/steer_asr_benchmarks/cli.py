@@ -16,6 +16,7 @@ from steer_asr_benchmarks.datasets.command import datasets_command
 from steer_asr_benchmarks.mix.command import mix_command
 from steer_asr_benchmarks.optional_values import OptionalValues
 from steer_asr_benchmarks.plots.command import plot_command
+from steer_asr_benchmarks.speed.command import speed_command
 
 BENCH_EXTRA = frozenset({"jiwer", "matplotlib", "threadpoolctl", "whisper_normalizer"})
 """Packages that come with `steer-asr[bench]`."""
@@ -53,8 +54,8 @@ def run_command(
     systems: Annotated[
         str,
         typer.Option(
-            help="Comma-separated: stock, steered, steered:0.5, steered:PACK@0.5; +vad behind any of them filters with "
-            "Silero first, +empty allows an empty answer. The first is what the others are compared with."
+            help="Comma-separated: stock, steered, steered:PACK@0.5, gate, rule, webrtcvad:3, boh, ...+vad, http://... "
+            "(see the command systems). The first is what the others are compared with."
         ),
     ] = "stock,steered",
     steer: Annotated[
@@ -104,7 +105,7 @@ def run_command(
 
     names = [name.strip() for name in systems.split(",") if name.strip()]
     if vad:
-        names += [f"{name}+vad" for name in names if f"{name}+vad" not in names and "+vad" not in name]
+        names += [more for name in names if (more := with_vad(name)) and more not in names]
     options = RunOptions(
         manifests=tuple(manifest),
         systems=tuple(names),
@@ -146,10 +147,22 @@ def score_command(
     report_command(folder, [Condition.parse(text) for text in fail_if or ()])
 
 
+@app.command("systems")
+def systems_command() -> None:
+    """List the systems that run can compare, and how they are called."""
+    from steer_asr_benchmarks.systems.names import listing
+
+    rows = list(listing())
+    width = max(len(name) for name, _ in rows)
+    for name, says in rows:
+        typer.echo(f"{name:<{width}}  {says}")
+
+
 app.command("mix")(mix_command)
 app.command("compare")(compare_command)
 app.command("plot")(plot_command)
 app.command("datasets")(datasets_command)
+app.command("speed")(speed_command)
 
 
 @app.command("export")
@@ -205,9 +218,21 @@ def draw(report: Mapping[str, Any], folder: Path) -> list[str]:
 def systems_of_report(out: Path, names: Sequence[str]) -> list[str]:
     """The systems that the report on `out` will have: those that the folder's run has already, then `names`."""
     from steer_asr_benchmarks.runner import RUN_FILE, read_run
+    from steer_asr_benchmarks.systems import SystemName
 
     earlier = read_run(out)["systems"] if (out / RUN_FILE).exists() else ()
-    return list(dict.fromkeys((*earlier, *names)))
+    return list(dict.fromkeys((*earlier, *(SystemName.parse(name).text for name in names))))
+
+
+def with_vad(name: str) -> str | None:
+    """The same system behind Silero; None for servers and for those that are behind a detector already."""
+    from steer_asr_benchmarks.systems.names import SERVER, SystemName
+
+    parsed = SystemName.parse(name)
+    if parsed.kind in (SERVER, "webrtcvad") or "vad" in parsed.modifiers:
+        return None
+    alias, equals, system = name.partition("=")
+    return f"{alias}+vad={system}+vad" if equals and parsed.text == alias else f"{name}+vad"
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ from steer_asr._progress import Progress
 from steer_asr.errors import OutputError, SteerOptionError
 from steer_asr_benchmarks.clips import BenchClip, load_clips
 from steer_asr_benchmarks.provenance import git_sha
+from steer_asr_benchmarks.systems import SystemName
 from steer_asr_benchmarks.systems.base import Mode
 from steer_asr_benchmarks.work import ClipWork, Job, RunOptions, Transcriber
 from steer_asr_benchmarks.workers import child_process
@@ -49,12 +50,12 @@ def measure(options: RunOptions, out: Path, clips: int) -> None:
     check_clips(clips)
     chosen = cost_clips(load_clips(options.manifests, options.limit), clips)
     options = replace(options, model=replace(options.model, share_encoder=False))
-    measured: dict[str, dict[Mode, dict[str, Any]]] = {name: {} for name in options.systems}
+    measured: dict[str, dict[Mode, dict[str, Any]]] = {SystemName.parse(name).text: {} for name in options.systems}
     described: dict[str, Any] = {}
     with Progress(total=len(measured) * len(options.modes), unit="measurement", label="cost") as progress:
-        for name in measured:
+        for name, system in zip(measured, options.systems, strict=True):
             for mode in options.modes:
-                alone = replace(options, systems=(name,), modes=(mode,))
+                alone = replace(options, systems=(system,), modes=(mode,))
                 with child_process(measure_alone, alone, chosen) as child:
                     described, measured[name][mode] = child.receive(f"measuring what {name} costs")
                 progress.advance(note=f"{name}, {mode}")
@@ -116,7 +117,7 @@ def measure_alone(connection: Connection, options: RunOptions, clips: Sequence[B
     """Sends (description, cost) of the one system and mode of `options`, in the process of which this is all."""
     started = time.perf_counter()
     transcriber = Transcriber(options)
-    job = Job(options.systems[0], options.modes[0])
+    job = Job(next(iter(transcriber.systems)), options.modes[0])
     transcriber.warm_up(job)
     load_s = time.perf_counter() - started
     seconds = [record["seconds"] for named in clips for record in transcriber.records(ClipWork(named, (job,)))]

@@ -32,3 +32,25 @@ def _longest_run(words: Sequence[str], n: int) -> int:
         equal = equal + 1 if a == b else 0
         longest = max(longest, equal)
     return 1 + longest // n
+
+
+def without_loops(text: str) -> str:
+    """`text` with one turn left of every loop, as `has_loop` defines them; a text without any is returned as it is."""
+    words = text.split()
+    for n in range(1, LONGEST + 1):
+        words = _one_turn(words, n)
+    return text if len(words) == len(text.split()) else " " * text.startswith(" ") + " ".join(words)
+
+
+def _one_turn(words: list[str], n: int) -> list[str]:
+    keys = ["".join(filter(str.isalnum, word.casefold())) or word for word in words]
+    kept: list[str] = []
+    i = 0
+    while i < len(words):
+        turns = 1
+        while len(keys) >= i + (turns + 1) * n and keys[i : i + n] == keys[i + turns * n : i + (turns + 1) * n]:
+            turns += 1
+        step = turns * n if turns >= REPEATS.get(n, REPEATS_OF_PHRASES) else 1
+        kept += words[i : i + (n if step > 1 else 1)]
+        i += step
+    return kept

@@ -92,14 +92,16 @@ def write_records(records: Generator[dict[str, Any]], options: RunOptions, out: 
 
 
 def check_decoding(options: RunOptions, clips: Sequence[BenchClip], models: Models) -> None:
-    """Raises `SteerOptionError` when a language or the beam size cannot be used."""
+    """Raises `SteerOptionError` when a language or the beam size cannot be used. What servers know, they will say."""
+    if options.beam_size < 1:
+        raise SteerOptionError(f"beam size {options.beam_size} is not at least 1")
+    if not models.used:
+        return
     known = models.loaded.supported_languages
     asked = {named.clip.lang for named in clips} if options.language == "manifest" else {options.language}
     if models.loaded.model.is_multilingual or options.language != "manifest":
         for language in sorted(asked - {"", "auto", *known}):
             raise SteerOptionError(unknown_name("language", language, ("auto", "manifest", *known)))
-    if options.beam_size < 1:
-        raise SteerOptionError(f"beam size {options.beam_size} is not at least 1")
 
 
 def describe_run(options: RunOptions, clips: Sequence[BenchClip], transcriber: Transcriber) -> dict[str, Any]:

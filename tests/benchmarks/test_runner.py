@@ -43,6 +43,7 @@ class StandInModels:
     """Knows two languages and loads nothing."""
 
     multilingual = True
+    used = True
 
     def __init__(self, options: Any) -> None:
         self.options = options

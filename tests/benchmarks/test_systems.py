@@ -11,7 +11,7 @@ from faster_whisper import WhisperModel
 
 from steer_asr.errors import ModelError, PackError, PackMismatchError, SteerOptionError
 from steer_asr.pack import save_pack
-from steer_asr_benchmarks.systems import ModelOptions, Models, SystemName, make_systems
+from steer_asr_benchmarks.systems import ModelOptions, Models, make_systems
 from steer_asr_benchmarks.systems.base import Decoding
 from tests.steer_asr.packs import open_gate, random_pack
 from tests.tiny_whisper import WIDTH, write_tiny_whisper
@@ -32,37 +32,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
 def pack(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
     gated = random_pack(WIDTH, models.files.sha256, gate=open_gate(16))
     return save_pack(gated, tmp_path_factory.mktemp("packs") / "gated", card="")
-
-
-@pytest.mark.parametrize(
-    ("text", "parsed"),
-    [
-        ("stock", ("stock", None, ())),
-        (" stock+vad ", ("stock", None, ("vad",))),
-        ("steered", ("steered", None, ())),
-        ("steered:0.5+vad+empty", ("steered", "0.5", ("vad", "empty"))),
-        ("steered:/a/pack@0.5", ("steered", "/a/pack@0.5", ())),
-    ],
-)
-def test_names(text: str, parsed: tuple[str, str | None, tuple[str, ...]]) -> None:
-    name = SystemName.parse(text)
-    assert (name.kind, name.argument, name.modifiers) == parsed
-    assert name.text == text.strip()
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("stok", "did you mean 'stock'"),
-        ("", "unknown system"),
-        ("stock+vat", "did you mean 'vad'"),
-        ("stock:0.5", "only 'steered' takes an argument"),
-        ("steered:", "only 'steered' takes an argument"),
-    ],
-)
-def test_unknown_names(text: str, message: str) -> None:
-    with pytest.raises(SteerOptionError, match=message):
-        SystemName.parse(text)
 
 
 @pytest.mark.parametrize("names", [[], ["stock", "stock"]])

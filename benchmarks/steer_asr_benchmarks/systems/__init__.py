@@ -1,56 +1,38 @@
-"""The systems a run compares, by name: `KIND[:ARGUMENT][+MODIFIER...]`.
+"""The systems a run compares, made from their names; `names` has the grammar, and what there is.
 
-| name | what it is |
-| --- | --- |
-| `stock` | plain faster-whisper |
-| `steered`, `steered:0.5`, `steered:PACK@0.5` | with the pack and strength given, else the run's `--steer` |
-| `...+vad` | the same behind faster-whisper's Silero filter (`vad_filter=True`) |
-| `...+empty` | the same allowed to answer nothing (`suppress_blank=False`; always so for `steered`) |
+models = Models(ModelOptions("base"))
+stock, steered = make_systems(["stock", "steered:0.5+vad"], models)
+steered.transcribe(audio, decoding).text
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
 from faster_whisper import WhisperModel
 
-from steer_asr.errors import ModelError, SteerOptionError, unknown_name
+from steer_asr.errors import ModelError, SteerOptionError
 from steer_asr.models import ModelFiles, find_model
+from steer_asr.steering import parse_steer
 from steer_asr_benchmarks.systems.base import System
+from steer_asr_benchmarks.systems.batched import RecordingPipeline, RecordingSteeredPipeline
+from steer_asr_benchmarks.systems.filters import make_boh, make_nospeech
+from steer_asr_benchmarks.systems.gate import make_gate
+from steer_asr_benchmarks.systems.names import KINDS, SERVER, SystemName, number
+from steer_asr_benchmarks.systems.server import make_server
 from steer_asr_benchmarks.systems.shared import EncoderMemory, SharedEncoder
 from steer_asr_benchmarks.systems.steered import RecordingSteeredModel, make_steered
-from steer_asr_benchmarks.systems.stock import RecordingWhisperModel, make_stock
+from steer_asr_benchmarks.systems.stock import RecordingWhisperModel, WhisperSystem, make_stock
+from steer_asr_benchmarks.systems.webrtc import make_webrtc
+
+__all__ = ["ModelOptions", "Models", "SystemName", "make_systems"]
 
 AnyWhisper = TypeVar("AnyWhisper", bound=WhisperModel)
-KINDS = ("stock", "steered")
-MODIFIERS: dict[str, dict[str, Any]] = {"vad": {"vad_filter": True}, "empty": {"suppress_blank": False}}
-
-
-@dataclass(frozen=True)
-class SystemName:
-    """A parsed system name."""
-
-    text: str
-    kind: str
-    argument: str | None
-    modifiers: tuple[str, ...]
-
-    @classmethod
-    def parse(cls, text: str) -> SystemName:
-        """Raises `SteerOptionError` for an unknown kind or modifier, with the nearest names."""
-        head, *modifiers = text.strip().split("+")
-        kind, colon, argument = head.partition(":")
-        if kind not in KINDS:
-            raise SteerOptionError(unknown_name("system", kind, KINDS))
-        for modifier in modifiers:
-            if modifier not in MODIFIERS:
-                raise SteerOptionError(f"system {text!r}: " + unknown_name("modifier", modifier, MODIFIERS))
-        if colon and (kind == "stock" or not argument):
-            raise SteerOptionError(f"system {text!r}: only 'steered' takes an argument, for example steered:0.5")
-        return cls(text.strip(), kind, argument or None, tuple(modifiers))
+NOT_BATCHED = {"rule", "hst", "webrtcvad", "fallback", "defaults"}
+"""What faster-whisper's batched pipeline has no such thing as."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +53,11 @@ class Models:
 
     def __init__(self, options: ModelOptions) -> None:
         self.options = options
-        self.files: ModelFiles = find_model(options.name)
         self._memory = EncoderMemory()
+
+    @cached_property
+    def files(self) -> ModelFiles:
+        return find_model(self.options.name)
 
     @cached_property
     def stock(self) -> RecordingWhisperModel:
@@ -90,12 +75,19 @@ class Models:
         return whisper
 
     @property
+    def used(self) -> bool:
+        """Whether any system runs here; servers under test do not."""
+        return not {"stock", "steered"}.isdisjoint(self.__dict__)
+
+    @property
     def loaded(self) -> WhisperModel:
         """One that a system has made use of already, if any has."""
         return self.stock if "stock" in self.__dict__ else self.steered
 
-    def describe(self) -> dict[str, Any]:
-        """The model for the report."""
+    def describe(self) -> dict[str, Any] | None:
+        """The model for the report; None where none was used."""
+        if not self.used:
+            return None
         model = self.loaded.model
         return {
             "name": self.files.name,
@@ -123,7 +115,7 @@ def make_systems(names: Sequence[str], models: Models, steer: str = "default") -
     if not parsed:
         raise SteerOptionError(f"no system given; there are {', '.join(KINDS)}")
     if len({name.text for name in parsed}) < len(parsed):
-        raise SteerOptionError(f"a system is named twice: {', '.join(names)}")
+        raise SteerOptionError(f"a system is named twice: {', '.join(names)}; ALIAS=SYSTEM tells them apart")
     try:
         return [_make(name, models, steer) for name in parsed]
     except ValueError as error:
@@ -133,7 +125,61 @@ def make_systems(names: Sequence[str], models: Models, steer: str = "default") -
 
 
 def _make(name: SystemName, models: Models, steer: str) -> System:
-    arguments = {key: value for modifier in name.modifiers for key, value in MODIFIERS[modifier].items()}
-    if name.kind == "stock":
-        return make_stock(name.text, models.stock, arguments)
-    return make_steered(name.text, models.steered, name.argument or steer, arguments)
+    """One system; `_MAKERS` says how, by kind."""
+    if name.kind == SERVER:
+        return make_server(name.text, name.argument or "")
+    if name.batched and (refused := NOT_BATCHED & {name.kind, *name.modifiers}):
+        raise SteerOptionError(f"system {name.text!r}: the batched pipeline knows no {sorted(refused)[0]}")
+    return _MAKERS[name.kind](name, models, steer)
+
+
+def _stock(
+    name: SystemName, models: Models, *, say: Mapping[str, Any] | None = None, **arguments: Any
+) -> WhisperSystem:
+    model = RecordingPipeline(models.stock) if name.batched else models.stock
+    multilingual = models.stock.model.is_multilingual
+    return make_stock(name.text, model, multilingual, {**arguments, **name.arguments()}, **(say or {}))
+
+
+def _steered(name: SystemName, models: Models, steer: str) -> System:
+    pipeline = RecordingSteeredPipeline(models.steered) if name.batched else None
+    return make_steered(name.text, models.steered, name.argument or steer, name.arguments(), pipeline)
+
+
+def _gate(name: SystemName, models: Models, steer: str) -> System:
+    steering = parse_steer(steer)
+    pipeline = RecordingSteeredPipeline(models.steered) if name.batched else None
+    pack = "default" if steering is None else steering.pack
+    return make_gate(name.text, models.steered, name.argument, pack, name.arguments(), pipeline)
+
+
+def _rule(name: SystemName, models: Models, _steer: str) -> System:
+    no_speech, slash, logprob = (name.argument or "").partition("/")
+    threshold = number(name.text, no_speech or None, 0.6, 0.0, 1.0)
+    lowest = number(name.text, logprob if slash else None, -1.0, -100.0, 0.0)
+    return _stock(
+        name, models, say={"kind": "rule"}, no_speech_threshold=threshold, log_prob_threshold=lowest, temperature=[0.0]
+    )
+
+
+def _hst(name: SystemName, models: Models, _steer: str) -> System:
+    seconds = name.number(2.0, 0.0, 3600.0)
+    return _stock(name, models, say={"kind": "hst"}, word_timestamps=True, hallucination_silence_threshold=seconds)
+
+
+def _webrtc(name: SystemName, models: Models, _steer: str) -> System:
+    if name.argument not in (None, "0", "1", "2", "3"):
+        raise SteerOptionError(f"system {name.text!r}: {name.argument!r} is not 0, 1, 2 or 3")
+    return make_webrtc(name.text, _stock(name, models), int(name.argument or 2))
+
+
+_MAKERS: Mapping[str, Callable[[SystemName, Models, str], System]] = {
+    "stock": lambda name, models, _: _stock(name, models),
+    "steered": _steered,
+    "gate": _gate,
+    "rule": _rule,
+    "nospeech": lambda name, models, _: make_nospeech(name.text, _stock(name, models), name.number(0.6, 0.0, 1.0)),
+    "hst": _hst,
+    "webrtcvad": _webrtc,
+    "boh": lambda name, models, _: make_boh(name.text, _stock(name, models), name.argument),
+}

@@ -14,6 +14,7 @@ from steer_asr.models import ModelFiles
 from steer_asr.pack import CARD_FILE, SteerPack, load_pack
 from steer_asr.steering import parse_steer
 from steer_asr_benchmarks.systems.base import Window
+from steer_asr_benchmarks.systems.batched import RecordingSteeredPipeline
 from steer_asr_benchmarks.systems.stock import WhisperSystem, record_window
 
 
@@ -28,7 +29,13 @@ class RecordingSteeredModel(SteeredWhisperModel):
         return record_window(self.windows, super().generate_with_fallback(*args, **kwargs))
 
 
-def make_steered(name: str, model: RecordingSteeredModel, steer: Any, arguments: Mapping[str, Any]) -> WhisperSystem:
+def make_steered(
+    name: str,
+    model: RecordingSteeredModel,
+    steer: Any,
+    arguments: Mapping[str, Any],
+    pipeline: RecordingSteeredPipeline | None = None,
+) -> WhisperSystem:
     """Steered as `steer` says (see `steer_asr.parse_steer`); `suppress_blank` is off unless `arguments` say so.
 
     Raises `SteerOptionError` when `steer` asks for no steering, and `PackError` when the pack does not fit the model.
@@ -49,7 +56,10 @@ def make_steered(name: str, model: RecordingSteeredModel, steer: Any, arguments:
         "pack": describe_pack(pack),
         "strength": steering.strength,
     }
-    return WhisperSystem(name, model, {**arguments, "steer": steering}, stated | dict(arguments))
+    multilingual = model.model.is_multilingual
+    return WhisperSystem(
+        name, pipeline or model, multilingual, {**arguments, "steer": steering}, stated | dict(arguments)
+    )
 
 
 def describe_pack(pack: SteerPack) -> dict[str, Any]:

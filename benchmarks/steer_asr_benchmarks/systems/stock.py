@@ -39,10 +39,9 @@ def record_window(windows: list[Window], outcome: Any) -> Any:
 
 
 class _Recording(Protocol):
-    """A faster-whisper model that fills `windows`."""
+    """A faster-whisper model or batched pipeline that fills `windows`."""
 
     windows: list[Window]
-    model: Any
 
     @property
     def transcribe(self) -> Callable[..., Any]: ...
@@ -50,28 +49,34 @@ class _Recording(Protocol):
 
 @dataclass(frozen=True)
 class WhisperSystem:
-    """A faster-whisper model and the arguments it is always called with."""
+    """A faster-whisper model and the arguments it is always called with; they win over those of the decoding."""
 
     name: str
     model: _Recording
+    multilingual: bool
     arguments: Mapping[str, Any]
     options: Mapping[str, Any]
 
     def transcribe(self, audio: np.ndarray, decoding: Decoding) -> Prediction:
         """Runs the lazy segments to their end. English-only models are always told English."""
-        if not self.model.model.is_multilingual:
-            decoding = replace(decoding, language="en")
+        arguments = {**decoding.whisper_options(), **self.arguments}
+        if not self.multilingual:
+            arguments["language"] = "en"
         self.model.windows.clear()
-        segments, info = self.model.transcribe(audio, **decoding.whisper_options(), **self.arguments)
+        segments, info = self.model.transcribe(audio, **arguments)
         segments = tuple(
             PredictedSegment(s.start, s.end, s.text, s.no_speech_prob, s.avg_logprob, s.compression_ratio)
             for s in segments
         )
         prediction = Prediction(
-            info.language, decoding.language is not None, segments, windows=tuple(self.model.windows)
+            info.language, arguments["language"] is not None, segments, windows=tuple(self.model.windows)
         )
         report = getattr(info, "steer", None)
         return prediction if report is None else _with_steering(prediction, report)
+
+    def with_arguments(self, **arguments: Any) -> WhisperSystem:
+        """The same, called with further arguments."""
+        return replace(self, arguments={**self.arguments, **arguments})
 
 
 def _with_steering(prediction: Prediction, report: Any) -> Prediction:
@@ -93,7 +98,12 @@ def _number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def make_stock(name: str, model: RecordingWhisperModel, arguments: Mapping[str, Any]) -> WhisperSystem:
-    """faster-whisper as it comes; `suppress_blank`, which forbids an empty answer, is on unless `arguments` say so."""
-    stated = {"kind": "stock", "suppress_blank": True, "vad_filter": False}
-    return WhisperSystem(name, model, arguments, stated | dict(arguments))
+def make_stock(
+    name: str, model: _Recording, multilingual: bool, arguments: Mapping[str, Any], **stated: Any
+) -> WhisperSystem:
+    """faster-whisper as it comes; `suppress_blank`, which forbids an empty answer, is on unless `arguments` say so.
+
+    `stated` is what the report says further of it.
+    """
+    options = {"kind": "stock", "suppress_blank": True, "vad_filter": False}
+    return WhisperSystem(name, model, multilingual, arguments, options | stated | dict(arguments))
