@@ -27,6 +27,18 @@ def test_the_commit_and_whether_files_differ_from_it(tmp_path: Path) -> None:
     assert git_sha(code) == f"{commit}-dirty"
 
 
+def test_results_that_a_run_replaces_are_not_code(tmp_path: Path) -> None:
+    code, report = tmp_path / "code.py", tmp_path / "benchmarks" / "results" / "report.json"
+    report.parent.mkdir(parents=True)
+    for file in (code, report):
+        file.write_text("1")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-q", "-m", "x")
+    report.unlink()
+    assert git_sha(code) == git(tmp_path, "rev-parse", "HEAD")
+
+
 def test_versions_are_of_what_decides_the_numbers() -> None:
     found = versions()
     assert {"steer_asr", "faster_whisper", "ctranslate2", "jiwer", "whisper_normalizer", "python"} <= found.keys()
