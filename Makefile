@@ -4,12 +4,14 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
+N ?= 5000
+SEED ?= 0
 # One exact version where there is no GPU, so that a CPU build found first is kept and no looser requirement replaces it
 # with gigabytes of CUDA. Where pip finds no CPU build of its own: make TORCH='torch --index-url URL-OF-CPU-WHEELS' test
 TORCH ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo torch || echo torch==2.13.0)
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint demo bench packs clean
+.PHONY: help test lint demo bench packs fuzz clean
 
 help:            ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -41,6 +43,9 @@ packs: $(VENV)/.installed ## remakes the shipped packs for tiny.en and base from
 	for name in tiny.en base; do \
 	  $(BIN)/steer-asr-train make training/recipes/$$name.yaml --data $(DATA) --work runs -o steer_asr/packs/$$name || exit; \
 	done
+
+fuzz: $(VENV)/.installed  ## N damaged files (of SEED) to a running server; the table goes to docs/fuzz.md
+	$(BIN)/python -m tests.serving.fuzz -n $(N) --seed $(SEED) -o docs/fuzz.md
 
 clean:           ## removes what the targets made, .venv included
 	rm -rf $(VENV) out runs

@@ -124,7 +124,7 @@ def _read(file: _Borrowed, name: str, limits: AudioLimits) -> np.ndarray:
             if file.tell() < size:
                 raise AudioError(f"{name}: broken after {wave.seconds:.1f} s ({error.strerror})") from error
         samples = wave.finish()
-        may_be_empty = container.format.name in PCM_FORMATS
+        may_be_empty = container.format.name in PCM_FORMATS and stream.codec_context.name.startswith("pcm")
     _check_complete(name, wave.seconds, length_s if stated else 0.0, packets, may_be_empty=may_be_empty)
     return samples
 
@@ -227,12 +227,20 @@ def _audio_stream(container: InputContainer, name: str) -> av.AudioStream:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
         raise AudioError(f"{name}: has no audio track (it holds {kinds})")
     stream = container.streams.audio[0]
-    if stream.codec_context is None or stream.codec_context.codec_tag in PROTECTED_TAGS:
+    if stream.codec_context is None or _codec_tag(stream) in PROTECTED_TAGS:
         raise AudioError(f"{name}: its audio cannot be decoded: protected (DRM) or of an unknown kind")
     if "enc_key_id" in stream.metadata:  # FFmpeg's note on an encrypted WebM track
         raise AudioError(f"{name}: protected (DRM); it cannot be decoded without its key")
     stream.codec_context.thread_type = "NONE"  # one recording, one thread: servers decode many at a time
     return stream
+
+
+def _codec_tag(stream: av.AudioStream) -> str:
+    """Four characters, as the container has them. PyAV cannot read those that are no text, FLAC's in WAV for one."""
+    try:
+        return stream.codec_context.codec_tag
+    except UnicodeDecodeError:
+        return ""
 
 
 @dataclass

@@ -7,8 +7,11 @@ No Ray in here: `transcriber` is anything that transcribes.
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Literal
 
 from fastapi import APIRouter, Depends, FastAPI, Request
@@ -21,11 +24,15 @@ from steer_asr_serving.auth import Gate
 from steer_asr_serving.deployment import Transcriber
 from steer_asr_serving.errors import ErrorEnvelope
 from steer_asr_serving.limits import BodyLimit
+from steer_asr_serving.live_route import live_route
 from steer_asr_serving.metrics import Metrics
 from steer_asr_serving.observe import Observe
+from steer_asr_serving.sandbox import decoder_for
 from steer_asr_serving.schemas import Model, ModelList, Status
-from steer_asr_serving.served import Catalogue
+from steer_asr_serving.served import Catalogue, ServedModel
 from steer_asr_serving.settings import Settings
+from steer_asr_serving.timeouts import UploadPace
+from steer_asr_serving.ui.routes import UiDesk, add_ui
 
 
 def create_api(
@@ -40,36 +47,48 @@ def create_api(
 
     `clock`, in seconds, is what limits go by. Without `echo_request_id`, something in front returns the request's id.
     """
-    app = FastAPI(title="steer_asr", version=__version__, docs_url=None, redoc_url=None)
+    decoder = decoder_for(settings)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await asyncio.to_thread(decoder.warm)
+        yield
+        decoder.close()
+
+    app = FastAPI(title="steer_asr", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.state.reconfigure = partial(catalogue.change, settings)
     errors.install(app)
     gate, metrics = Gate(settings, clock), Metrics()
+    app.add_middleware(UploadPace, pause_s=settings.upload_pause_s, min_bytes_per_s=settings.min_upload_bytes_per_s)
     app.add_middleware(BodyLimit, max_bytes=settings.max_upload_bytes)
     app.add_middleware(Observe, metrics=metrics, echo_id=echo_request_id)
     app.include_router(_health_routes(transcriber))
     app.include_router(_metrics_route(metrics), dependencies=[Depends(gate.identify)])
     app.include_router(_model_routes(catalogue), dependencies=[Depends(gate.identify)])
-    audio = audio_routes(settings, catalogue, transcriber, metrics)
+    audio = audio_routes(settings, catalogue, transcriber, metrics, decoder)
     app.include_router(audio, dependencies=[Depends(gate.admit)])
+    app.include_router(live_route(settings, catalogue, transcriber, gate, metrics))
+    if settings.ui:
+        add_ui(app, gate, UiDesk(settings, catalogue, transcriber, metrics, decoder))
     return app
 
 
 def _model_routes(catalogue: Catalogue) -> APIRouter:
     router = APIRouter(prefix="/v1")
     created = int(time.time())
-    cards = {
-        name: Model(id=name, created=created, packs=sorted(served.packs), max_steer=served.max_steer)
-        for name, served in catalogue.models.items()
-    }
+
+    def card(served: ServedModel) -> Model:
+        return Model(id=served.name, created=created, packs=sorted(served.packs), max_steer=served.max_steer)
 
     @router.get("/models", responses={401: {"model": ErrorEnvelope}})
     async def models() -> ModelList:
         """The served models."""
-        return ModelList(data=list(cards.values()))
+        return ModelList(data=[card(served) for served in catalogue.models.values()])
 
     @router.get("/models/{name:path}", responses={status: {"model": ErrorEnvelope} for status in (401, 404)})
     async def model(name: str) -> Model:
         """One of them."""
-        return cards[model_named(name, catalogue).name]
+        return card(model_named(name, catalogue))
 
     return router
 

@@ -7,7 +7,9 @@ That runs it on a Ray cluster that is already there; `steer-asr-serve` starts it
 
 # No `from __future__ import annotations`: `serve run` and `serve deploy` make the builder's argument from its type, and
 # look for it in the signature, where it must not be text.
+import asyncio
 import atexit
+from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
@@ -23,6 +25,17 @@ MAX_HTTP_REQUESTS = 200
 """Requests the HTTP deployment holds at once, uploads on disk included. Serve's own default is 5."""
 
 
+class Http:
+    """The HTTP deployment; `serve.ingress` adds the application that `build_api` makes."""
+
+    def __init__(self, _transcriber: object) -> None:
+        """`bind` hands over the deployment behind this one, so that Serve starts it; the application has a handle."""
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Serve calls this when a deployment's `user_config` changes: other defaults, no restart."""
+        await asyncio.to_thread(self.app.state.reconfigure, user_config)  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def build_app(settings: Settings) -> Application:
     """Raises `ModelError`, `PackError` or `SteerOptionError` before anything is started."""
     catalogue = Catalogue.find(settings)
@@ -35,7 +48,10 @@ def build_app(settings: Settings) -> Application:
     transcriber = serve.deployment(
         name=DEPLOYMENT,
         num_replicas=settings.replicas,
-        ray_actor_options={"num_cpus": settings.replica_cpus},
+        ray_actor_options={
+            "num_cpus": settings.replica_cpus,
+            "num_gpus": settings.gpus_per_replica if settings.device == "cuda" else 0,
+        },
         max_ongoing_requests=settings.workers_per_replica,
         max_queued_requests=settings.max_queued_requests,
         max_constructor_retry_count=1,
@@ -45,5 +61,5 @@ def build_app(settings: Settings) -> Application:
         num_replicas=1,  # keys' limits and metrics are counted in this process
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=MAX_HTTP_REQUESTS,
-    )(serve.ingress(build_api)())
+    )(serve.ingress(build_api)(Http))
     return http.bind(transcriber.bind(settings, catalogue))

@@ -1,47 +1,49 @@
 """The two audio requests: read the form, decode, transcribe, answer.
 
-Only awaiting happens on the event loop. Decoding and formatting run in threads, transcribing in the replicas.
+Only awaiting happens on the event loop. Decoding runs in processes of its own, formatting in threads, transcribing in
+the replicas.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from urllib.parse import quote
 
-import anyio
 import anyio.to_thread
 import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
 from starlette.datastructures import UploadFile
 
-from steer_asr.audio import SAMPLE_RATE_HZ, AudioLimits, decode_audio
+from steer_asr.audio import SAMPLE_RATE_HZ
 from steer_asr_serving import answers, events
 from steer_asr_serving.deployment import Job, Outcome, Transcriber
 from steer_asr_serving.errors import ApiError, ErrorEnvelope, note_error
 from steer_asr_serving.form import parse_form, wire_steer
 from steer_asr_serving.metrics import Metrics
+from steer_asr_serving.sandbox import Decoder
 from steer_asr_serving.schemas import AudioFields, TranscriptionFields, TranslationFields, request_body_schema
 from steer_asr_serving.served import MODEL_ALIAS, Catalogue, ServedModel
 from steer_asr_serving.settings import Settings
+from steer_asr_serving.timeouts import Deadline, too_late, too_slow
 
-DECODERS = 2
-"""Uploads decoded at the same time, each in a thread."""
 MAX_FIELDS = 250
 EVENT_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 """nginx would otherwise hold events back."""
-STATUSES = (400, 401, 404, 413, 415, 422, 429, 500, 503)
+STATUSES = (400, 401, 404, 408, 413, 415, 422, 429, 500, 503, 504)
 ERRORS: dict[int | str, dict[str, Any]] = {status: {"model": ErrorEnvelope} for status in STATUSES}
 TEXT_BODY = {"application/json": {"schema": {"type": "object", "required": ["text"]}}, "text/plain": {}}
 EVENTS_BODY = {"text/event-stream": {}}
 
 
-def audio_routes(settings: Settings, catalogue: Catalogue, transcriber: Transcriber, metrics: Metrics) -> APIRouter:
+def audio_routes(
+    settings: Settings, catalogue: Catalogue, transcriber: Transcriber, metrics: Metrics, decoder: Decoder
+) -> APIRouter:
     """`/v1/audio/transcriptions` and `/v1/audio/translations`."""
-    desk = _Desk(settings, catalogue, transcriber, metrics)
+    desk = _Desk(settings, catalogue, transcriber, metrics, decoder)
     router = APIRouter(prefix="/v1/audio", default_response_class=Response)
 
     @router.post(
@@ -69,16 +71,23 @@ class _Desk:
     catalogue: Catalogue
     transcriber: Transcriber
     metrics: Metrics
-    decoders: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(DECODERS))
+    decoder: Decoder
 
     async def answer(self, request: Request, kind: type[AudioFields]) -> Response:
         if not request.headers.get("content-type", "").startswith("multipart/form-data"):
             raise ApiError(415, "send the audio as multipart/form-data, in a field 'file'")
-        async with request.form(max_files=1, max_fields=MAX_FIELDS) as form:
+        limit_s = self.settings.request_timeout_s
+        deadline, late = Deadline(limit_s), too_late(limit_s)
+        async with deadline.enforced(too_slow()):
+            form = await request.form(max_files=1, max_fields=MAX_FIELDS)
+        try:
             upload, fields = parse_form(form, kind)
             served = model_named(fields.model, self.catalogue)
             steering = served.steering(wire_steer(fields.steer))
-            audio = await self._decoded(upload)
+            async with deadline.enforced(late):
+                audio = await decoded(upload, self.decoder)
+        finally:
+            await form.close()
         job = Job(served.name, audio, steering, **_options(fields))
         headers = _steer_headers(served, job)
         facts = request.state.facts
@@ -90,23 +99,24 @@ class _Desk:
 
         if isinstance(fields, TranscriptionFields) and fields.stream:
             failed = partial(note_error, request)
-            written = await events.begin(self.transcriber.stream(job), on_done=note, on_error=failed)
+            pieces = deadline.each(self.transcriber.stream(job), late)
+            written = await events.begin(pieces, on_done=note, on_error=failed)
             return StreamingResponse(written, media_type="text/event-stream", headers=headers | EVENT_HEADERS)
-        outcome = await self.transcriber.transcribe(job)
+        async with deadline.enforced(late):
+            outcome = await self.transcriber.transcribe(job)
         note(outcome)
         body, media_type = await anyio.to_thread.run_sync(answers.whole, outcome, fields)
         return Response(body, media_type=media_type, headers=headers)
 
-    async def _decoded(self, upload: UploadFile) -> np.ndarray:
-        """The upload as float32 mono [n_samples] at 16 kHz, decoded in a thread."""
-        data = await upload.read()
-        if not data:
-            raise ApiError(400, "the uploaded file is empty", "file", "empty_file")
-        limits = AudioLimits(max_seconds=self.settings.max_audio_s, max_decoded_bytes=self.settings.max_decoded_bytes)
-        audio = await anyio.to_thread.run_sync(partial(decode_audio, data, limits=limits), limiter=self.decoders)
-        if not len(audio):
-            raise ApiError(422, "the recording has no samples", "file", "unusable_audio")
-        return audio
+
+async def decoded(upload: UploadFile, decoder: Decoder) -> np.ndarray:
+    """The upload as float32 mono [n_samples] at 16 kHz. Raises `ApiError` or `AudioError` when there is none in it."""
+    if not upload.size:
+        raise ApiError(400, "the uploaded file is empty", "file", "empty_file")
+    audio = await decoder.decode(upload.file)
+    if not len(audio):
+        raise ApiError(422, "the recording has no samples", "file", "unusable_audio")
+    return audio
 
 
 def model_named(name: str, catalogue: Catalogue) -> ServedModel:

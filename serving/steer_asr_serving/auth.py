@@ -11,9 +11,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -73,7 +74,7 @@ class Gate:
 
     async def identify(self, request: Request, given: Given) -> str:
         """Name of the key that a request carries. Raises `ApiError` 401."""
-        name = self._named(given) if self._keys else self._local(request)
+        name = self._client(given, request.client and request.client.host)
         request.state.facts["key"] = name
         return name
 
@@ -86,6 +87,22 @@ class Gate:
         finally:
             allowance.give_back()
 
+    @contextmanager
+    def admitted(
+        self, given: HTTPAuthorizationCredentials | None, host: str | None, facts: dict[str, Any]
+    ) -> Iterator[None]:
+        """The same for a WebSocket, from `host`: holds one place, and notes the key. Raises `ApiError` 401 or 429."""
+        facts["key"] = name = self._client(given, host)
+        allowance = self._allowances[name]
+        allowance.take(self._clock())
+        try:
+            yield
+        finally:
+            allowance.give_back()
+
+    def _client(self, given: HTTPAuthorizationCredentials | None, host: str | None) -> str:
+        return self._named(given) if self._keys else self._local(host)
+
     def _named(self, given: HTTPAuthorizationCredentials | None) -> str:
         """Hashes, compared in constant time and with every key, give away neither a key nor which one came close."""
         digest = hashlib.sha256((given.credentials if given else "").encode()).digest()
@@ -94,9 +111,9 @@ class Gate:
             raise ApiError(401, "a valid API key is needed: Authorization: Bearer KEY", code="invalid_api_key")
         return names[0]
 
-    def _local(self, request: Request) -> str:
+    def _local(self, host: str | None) -> str:
         """A server without keys, started on an open address by other means than ours, still answers nobody else."""
-        if request.client is not None and not is_loopback(request.client.host):
+        if host is not None and not is_loopback(host):
             message = "this server has no API keys and answers only its own machine; set api_keys"
             raise ApiError(401, message, code="invalid_api_key")
         return KEYLESS

@@ -127,6 +127,8 @@ def check(context: typer.Context, options: dict[str, Any]) -> None:
         fail(str(error))
     else:
         typer.echo(summary(settings, catalogue))
+        for warning in doubts(settings):
+            typer.echo(f"warning: {warning}", err=True)
 
 
 @cli.command(short_help="Make an API key.")
@@ -196,8 +198,19 @@ def summary(settings: Settings, catalogue: Catalogue) -> str:
         f"{settings.max_queued_requests} waiting, {settings.requests_per_minute or 'any number of'} requests a minute "
         f"and {settings.max_concurrent or 'any number'} at once for a key that says nothing else"
     )
+    lines.append(
+        f"decoding: {settings.decode_processes or 'no'} processes of its own, {settings.decode_cpu_s:g} s of CPU time; "
+        f"requests: {settings.request_timeout_s:g} s"
+    )
     lines.append(f"{settings.replicas} x {settings.replica_cpus} CPU threads on {address(settings)}")
     return "\n".join([*lines, "ok"])
+
+
+def doubts(settings: Settings) -> list[str]:
+    """What is allowed, and unwise."""
+    if settings.decode_processes:
+        return []
+    return ["decode_processes is 0: a file that makes the decoder crash or hang does so to the whole server"]
 
 
 def run(settings: Settings) -> None:
@@ -212,6 +225,8 @@ def run(settings: Settings) -> None:
 
     app = build_app(settings)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    for warning in doubts(settings):
+        typer.echo(f"warning: {warning}", err=True)
     typer.echo(f"starting Ray, loading {', '.join(settings.models)} ...", err=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

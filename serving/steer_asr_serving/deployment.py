@@ -27,6 +27,8 @@ from steer_asr_serving.errors import ApiError
 from steer_asr_serving.served import Catalogue
 from steer_asr_serving.settings import Settings
 from steer_asr_serving.tap import ModelTap, TokenLogprob
+from steer_asr_serving.ui.picture import Picture
+from steer_asr_serving.ui.study import Studies
 
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
@@ -56,6 +58,8 @@ class Job:
     vad: VadOptions | None = None
     """Leave out what this detector takes for non-speech; None transcribes everything."""
     logprobs: bool = False
+    session: str | None = None
+    """The page's name for the recording: what the encoder makes of it is kept for other jobs of that name."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,8 @@ class Outcome:
     """How long the model was busy with it."""
     logprobs: tuple[TokenLogprob, ...] | None = None
     """Of every token in the text, if the job asked."""
+    picture: Picture | None = None
+    """What there is to see, if the job belongs to a session."""
 
 
 Refusal = ApiError | SteerASRError
@@ -108,12 +114,13 @@ class TranscriberReplica:
         for name, served in catalogue.models.items():
             self._models[name] = model = load_model(
                 served.source,
-                device="cpu",
+                device=settings.device,
                 compute_type=settings.compute_type,
                 cpu_threads=max(1, settings.replica_cpus // workers),
                 num_workers=workers,
             )
             model.steered(served.default_steering)  # loads the default pack now rather than in the first request
+        self._studies = Studies(settings.ui_memory_bytes)
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="transcribe")
 
     async def transcribe(self, job: Job) -> Outcome | Refusal:
@@ -152,7 +159,8 @@ class TranscriberReplica:
         started = time.monotonic()
         model = copy.copy(self._models[job.model])
         _check_language(job, model)
-        tap = ModelTap(model.model, gone)
+        study = None if job.session is None else self._studies.of(job.session)
+        tap = ModelTap(model.model, gone) if study is None else study.tap(model, gone)
         model.model = tap  # pyright: ignore[reportAttributeAccessIssue]  (it passes everything on)
         segments, info = model.transcribe(
             job.audio,
@@ -175,7 +183,8 @@ class TranscriberReplica:
             if send is not None:
                 send(Piece(segment.text, new))
         transcription = Transcription.consume(iter(done), info)
-        return Outcome(transcription, time.monotonic() - started, tuple(logprobs) if job.logprobs else None)
+        picture = None if study is None else study.picture(model, job.steering, transcription)
+        return Outcome(transcription, time.monotonic() - started, tuple(logprobs) if job.logprobs else None, picture)
 
 
 class RemoteTranscriber:
@@ -185,9 +194,17 @@ class RemoteTranscriber:
         self._handle = handle
 
     async def transcribe(self, job: Job) -> Outcome:
-        """Raises `ApiError` 429 when too many requests wait, and 503 when no replica can be reached."""
-        with _serve_trouble():
-            return unwrapped(await self._handle.transcribe.remote(job))
+        """Raises `ApiError` 429 when too many requests wait, and 503 when no replica can be reached.
+
+        When the caller goes away, the replica's work is cancelled.
+        """
+        answer = self._handle.transcribe.remote(job)
+        try:
+            with _serve_trouble():
+                return unwrapped(await answer)
+        except asyncio.CancelledError:
+            answer.cancel()
+            raise
 
     async def stream(self, job: Job) -> AsyncGenerator[Piece | Outcome, None]:
         """Raises as `transcribe` does; a client that goes away cancels the replica's work."""

@@ -15,6 +15,11 @@ from steer_asr.errors import AudioError, AudioLimitError, PackError, SteerASRErr
 
 RETRY_AFTER_S = 1
 """Wait asked of a client whose request may succeed when it is sent again."""
+HEADERS = {
+    401: {"WWW-Authenticate": "Bearer"},
+    408: {"Connection": "close"},  # the rest of the upload may still come
+    504: {"X-Should-Retry": "false"},  # OpenAI's client would, and wait as long again
+}
 
 
 class ApiError(Exception):
@@ -39,7 +44,7 @@ class ApiError(Exception):
         return {"error": error}
 
     def response(self) -> JSONResponse:
-        headers = {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
+        headers = dict(HEADERS.get(self.status, {}))
         if self.status in (429, 503):
             headers["Retry-After"] = str(self.retry_after_s)
         return JSONResponse(self.body(), self.status, headers=headers)

@@ -11,17 +11,17 @@ import json
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.datastructures import FormData, UploadFile
 
 from steer_asr.errors import SteerOptionError, unknown_name
 from steer_asr_serving.errors import ApiError
-from steer_asr_serving.schemas import NESTED, UNSUPPORTED, AudioFields
+from steer_asr_serving.schemas import NESTED, UNSUPPORTED
 
 LISTS = ("timestamp_granularities", "include", "keywords")
 ALTERNATIVES = ("ServerVad", "literal['auto']", "constrained-str", "dict[str,str]")
 """Pydantic's names for the kinds of value that a field allows, in the place of an error."""
-Fields = TypeVar("Fields", bound=AudioFields)
+Fields = TypeVar("Fields", bound=BaseModel)
 
 
 def parse_form(form: FormData, kind: type[Fields]) -> tuple[UploadFile, Fields]:
@@ -81,7 +81,7 @@ def _object(fields: dict[str, Any], name: str) -> dict[str, str]:
     return options
 
 
-def _field_error(invalid: ValidationError, kind: type[AudioFields]) -> ApiError:
+def _field_error(invalid: ValidationError, kind: type[BaseModel]) -> ApiError:
     # The deepest: where several kinds of value are allowed, the one whose shape was given.
     first = max(invalid.errors(include_url=False, include_context=False), key=lambda error: len(error["loc"]))
     message = first["msg"].removeprefix("Value error, ")

@@ -51,6 +51,8 @@ class Metrics:
             buckets=REAL_TIME_FACTORS,
             registry=registry,
         )
+        self._streams = Gauge("steer_asr_streams_in_progress", "Live streams that are open.", registry=registry)
+        self._streamed = Counter("steer_asr_streamed_seconds", "Audio of ended streams.", ("model",), registry=registry)
         by_pack = ("model", "pack")
         self._answers = Counter("steer_asr_transcriptions", "Transcriptions made.", by_pack, registry=registry)
         self._silent = Counter(
@@ -94,6 +96,18 @@ class Metrics:
             self._edited.labels(*labels).inc(window.edited_share >= EDITED)
             if window.nobody_speaks == window.nobody_speaks:  # NaN from a pack without a gate
                 self._nobody_speaks.labels(*labels).observe(window.nobody_speaks)
+
+    def stream_opened(self) -> None:
+        """A live stream begins."""
+        self._streams.inc()
+
+    def stream_closed(self) -> None:
+        """A live stream has ended, however."""
+        self._streams.dec()
+
+    def streamed(self, model: str, audio_s: float) -> None:
+        """A live stream was heard to its end."""
+        self._streamed.labels(model).inc(audio_s)
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """(text, media type) in the format that an Accept header asks for."""

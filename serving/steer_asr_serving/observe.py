@@ -5,11 +5,13 @@ Routes add what they know: `request.state.facts["model"] = "base"`.
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from steer_asr_serving.errors import as_api_error
@@ -17,10 +19,13 @@ from steer_asr_serving.logs import log_request, logger
 from steer_asr_serving.metrics import Metrics
 
 MAX_ID_LENGTH = 128
+SAFE_ID = re.compile(r"[\w.:/+=@-]+", re.ASCII)
+"""Ids that are taken from a client. Anything else gets into no log and no header, and a new id takes its place."""
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
 }
 """Unless the answer sets its own: transcripts are not for caches, and nothing here is a page."""
@@ -38,7 +43,8 @@ class Observe:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = Headers(scope=scope).get("x-request-id", "")[:MAX_ID_LENGTH] or uuid.uuid4().hex
+        given = Headers(scope=scope).get("x-request-id", "")[:MAX_ID_LENGTH]
+        request_id = given if SAFE_ID.fullmatch(given) else uuid.uuid4().hex
         facts: dict[str, Any] = {"request_id": request_id}
         scope["state"] = {**scope.get("state", {}), "facts": facts}
         status = ABANDONED
@@ -58,6 +64,8 @@ class Observe:
         self.metrics.started()
         try:
             await self.app(scope, receive, noted)
+        except ClientDisconnect:
+            pass  # in the middle of its upload
         except Exception as error:
             logger.exception("request failed", extra={"facts": {"request_id": request_id}})
             if status != ABANDONED:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from steer_asr.errors import ModelError, PackError, SteerOptionError, unknown_name
 from steer_asr.models import ModelFiles, find_model
@@ -20,6 +21,7 @@ from steer_asr.pack import list_packs, load_pack
 from steer_asr.steering import Steering, parse_steer
 from steer_asr_serving.settings import Settings
 
+CHANGEABLE = ("steer", "max_steer")
 MODEL_ALIAS = "whisper-1"
 """OpenAI's name for a Whisper model; clients written for OpenAI send it."""
 
@@ -80,11 +82,12 @@ class ServedModel:
         return names.get(str(steering.pack)) or Path(str(steering.pack)).name
 
 
-@dataclass(frozen=True)
+@dataclass
 class Catalogue:
     """The models of a server, by name; the first one also answers to `MODEL_ALIAS`."""
 
     models: Mapping[str, ServedModel]
+    """Replaced as a whole by `change`, never changed in place: a request sees the old ones or the new ones."""
 
     @classmethod
     def find(cls, settings: Settings) -> Catalogue:
@@ -98,6 +101,17 @@ class Catalogue:
         if unused := [pack for pack in settings.allowed_packs or () if pack not in offered]:
             raise PackError(f"pack {unused[0]!r} was made for none of the served models: {', '.join(models)}")
         return cls(models)
+
+    def change(self, settings: Settings, changes: Mapping[str, Any]) -> None:
+        """Other defaults for the requests to come, without a restart: `settings`, but for some of `CHANGEABLE`.
+
+        Raises `SteerOptionError`, `PackError` or pydantic's `ValidationError` when they cannot be served; then nothing
+        changes.
+        """
+        if unknown := sorted(set(changes) - set(CHANGEABLE)):
+            raise SteerOptionError(unknown_name("setting that can change while serving", unknown[0], CHANGEABLE))
+        changed = Settings(**settings.model_dump(exclude={"config"}) | dict(changes))
+        self.models = Catalogue.find(changed).models
 
     def get(self, name: str) -> ServedModel | None:
         """The model a request means by `name`."""

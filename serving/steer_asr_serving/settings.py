@@ -13,7 +13,7 @@ import ipaddress
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
@@ -69,6 +69,10 @@ class Settings(BaseSettings):
     """Highest strength a request may ask for."""
     compute_type: str = "default"
     """CTranslate2 compute type, for example float32 or int8; default keeps the type the weights are stored in."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where models run. With cuda, each replica takes `gpus_per_replica` of a GPU."""
+    gpus_per_replica: Annotated[float, Field(gt=0)] = 1.0
+    """GPUs of a replica; a half lets two replicas share one. Of no effect on a CPU."""
     host: str = "127.0.0.1"
     """Address to listen on. Anything but loopback needs an API key."""
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
@@ -95,6 +99,26 @@ class Settings(BaseSettings):
     """Longest audio in seconds, counted while it is decoded."""
     max_decoded_bytes: Annotated[int, Field(ge=1024)] = 4 * 2**30
     """Most bytes an upload may decode to in its own rate and channels, counted while it is decoded."""
+    max_stream_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 4 * 3600.0
+    """Longest live stream in seconds of sound."""
+    decode_processes: Annotated[int, Field(ge=0)] = 2
+    """Processes of their own that decode uploads, one at a time each; 0 decodes in the server's own, without limits."""
+    decodes_per_process: Annotated[int, Field(ge=1)] = 100
+    """Uploads one of them decodes before it is replaced."""
+    decode_cpu_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60.0
+    """CPU seconds one upload may take to decode, and a third of the time it may take."""
+    request_timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 600.0
+    """Longest a request may take, its upload included; OpenAI's client waits as long."""
+    upload_pause_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
+    """Longest pause in an upload, and how long all pauses may be at no rate at all."""
+    min_upload_bytes_per_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1024.0
+    """Slowest an upload may be."""
+    ui: bool = True
+    """Serve the page at /ui."""
+    ui_max_audio_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 120.0
+    """Longest recording in seconds that the page takes."""
+    ui_memory_bytes: Annotated[int, Field(ge=2**20)] = 256 * 2**20
+    """Most bytes that recordings on the page may take up in each replica, and once more in the HTTP process."""
     log_requests: bool = True
     """Write one line of JSON for each request."""
     log_text: bool = False

@@ -87,6 +87,7 @@ def served_settings(scripted: Path) -> dict[str, Any]:
         "compute_type": "float32",
         "cpus_per_replica": 1,
         "steer": "off",
+        "decode_processes": 0,  # test_sandbox.py has them
     }
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import httpx2
 import openai
 import pytest
+
+from steer_asr.errors import PackError, SteerOptionError
+from tests.serving.scripted_whisper import TEXT
 
 pytestmark = pytest.mark.anyio
 
@@ -39,7 +43,7 @@ async def test_schema_describes_the_forms(http) -> None:
     forms = {
         path: operation["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
         for path, operation in paths.items()
-        if "post" in operation
+        if "post" in operation and path.startswith("/v1/")
     }
     shared = {"file", "model", "prompt", "response_format", "temperature", "steer", "hotwords"}
     own = {"language", "timestamp_granularities[]", "include[]", "keywords[]", "stream", "chunking_strategy"}
@@ -64,3 +68,22 @@ async def test_schema_refers_to_nothing_that_is_missing(http) -> None:
     found = references(schema)
     assert found
     assert {name.rpartition("/")[2] for name in found} <= set(schema["components"]["schemas"])
+
+
+async def test_defaults_change_while_it_serves(app, wav) -> None:
+    serving = app()
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=serving), base_url="http://test") as client:
+
+        async def said(**fields: str) -> httpx2.Response:
+            files = {"file": ("a.wav", wav)}
+            return await client.post("/v1/audio/transcriptions", data={"model": "scripted"} | fields, files=files)
+
+        assert (await said()).json()["text"] == TEXT
+        serving.state.reconfigure({"steer": "0.9", "max_steer": 0.9})
+        assert (await said()).json()["text"] == ""
+        assert (await said(steer="1")).status_code == 400
+        assert {model["max_steer"] for model in (await client.get("/v1/models")).json()["data"]} == {0.9}
+        for bad in ({"steer": "loud"}, {"steer": "0.9", "max_steer": 0.5}, {"models": ["base"]}):
+            with pytest.raises((SteerOptionError, PackError)):
+                serving.state.reconfigure(bad)
+        assert (await said()).json()["text"] == "", "nothing has changed"

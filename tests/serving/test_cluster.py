@@ -19,6 +19,7 @@ from typing import Any
 import httpx2
 import openai
 import pytest
+from websockets.sync.client import connect
 
 from steer_asr.models import ModelFiles
 
@@ -132,6 +133,18 @@ def test_text_streams_through_the_cluster(server: Server) -> None:
     assert "".join(event.delta for event in deltas) == done.text == "He might even have been made amiable himself."
     with pytest.raises(openai.BadRequestError, match="language 'fr'"):
         server.client.audio.transcriptions.create(model="tiny.en", file=SPEECH, stream=True, language="fr")
+
+
+def test_live_streams_pass_the_proxy(server: Server) -> None:
+    with connect(f"ws://127.0.0.1:{server.port}/v1/audio/stream?steer=default") as stream:
+        stream.send(bytes(32_000))
+        stream.send('{"type": "end"}')
+        assert json.loads(stream.recv(timeout=60)) == {
+            "type": "transcript.done",
+            "text": "",
+            "duration": 1.0,
+            "speech_detected": False,
+        }
 
 
 def test_request_ids_logs_and_metrics(server: Server) -> None:

@@ -33,9 +33,16 @@ ANSWERS = {
     ("GET", "/v1/models/{name}"): {404},
     ("POST", "/v1/audio/transcriptions"): {200, 400, 404, 415},
     ("POST", "/v1/audio/translations"): {200, 404, 415},
+    ("GET", "/ui/api/settings"): {200},
+    ("POST", "/ui/api/analyze"): {200, 404, 415},
+    ("POST", "/ui/api/resteer"): {404},
 }
 """What the tests have to have met at least once."""
-MODELS = {"/v1/audio/transcriptions": "scripted", "/v1/audio/translations": "polyglot"}
+MODELS = {
+    "/v1/audio/transcriptions": "scripted",
+    "/v1/audio/translations": "polyglot",
+    "/ui/api/analyze": "scripted",
+}
 
 
 def test_every_operation_is_tested_here(app) -> None:

@@ -233,6 +233,15 @@ def test_a_forged_header_does_not_get_around_the_limit() -> None:
         decode_audio(bytes(data), limits=AudioLimits(max_seconds=0.5))
 
 
+@pytest.mark.parametrize("tag", [0x00FF, 0x8001, 0xF1AC, 0xFFFD])
+def test_format_tags_that_are_no_text(tag: int) -> None:
+    """PyAV spells tags as text and fails on these; what they stand for is FFmpeg's business, and noise is not it."""
+    data = bytearray(wav(pcm(1.0)))
+    data[20:22] = tag.to_bytes(2, "little")
+    with pytest.raises(AudioError):
+        decode_audio(bytes(data))
+
+
 def test_a_bomb_is_refused_in_bounded_memory(tmp_path: Path) -> None:
     """An hour of FLAC silence at 48 kHz: small on disk, over 200 to 1 when decoded."""
     bomb = encoded("flac", "flac", samples=np.zeros((48000 * 3600, 1), np.int16))
