@@ -20,7 +20,7 @@ def data(n: int = 256) -> torch.Tensor:
 def test_k_features_fire_per_frame_on_average() -> None:
     sae = build_sae()
     hidden = torch.rand(100, 32, generator=torch.Generator().manual_seed(2))
-    z = sae._batch_top_k(hidden, 4)
+    z = sae.activate(hidden, 4)
     assert int((z > 0).sum()) == 400
     assert float(z[z > 0].min()) >= float(hidden[z == 0].max())
 
@@ -64,6 +64,9 @@ def test_dead_features_are_counted_in_frames() -> None:
     assert sae(data(), 4).n_dead == 0
     assert sae(data(), 4).n_dead >= 16
     assert sae.frames_since_fired[:16].tolist() == [512] * 16
+    sae.eval()
+    sae(data(), 4)
+    assert sae.frames_since_fired[:16].tolist() == [512] * 16, "measuring is not training"
 
 
 def test_aux_loss_pulls_dead_features_towards_the_residual(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +75,7 @@ def test_aux_loss_pulls_dead_features_towards_the_residual(monkeypatch: pytest.M
     with torch.no_grad():
         sae.b_enc[:16] = -1.0
     sae.frames_since_fired[:16] = 1000
-    monkeypatch.setattr(sae, "_count_dead", lambda _: None)
+    monkeypatch.setattr(sae, "_count_dead", lambda *_: None)
     sae(data(), 0.5).loss.backward()
     assert sae.W_dec.grad is not None
     assert bool((sae.W_dec.grad[:16].abs().sum(dim=1) > 0).any())
@@ -95,6 +98,18 @@ def test_export_is_the_same_function_on_raw_activations() -> None:
     exported = features.encode(x.numpy())
     np.testing.assert_array_equal(exported > 0, (z > 0).numpy())
     np.testing.assert_allclose(exported @ features.W_dec + features.b_dec, x_hat.detach().numpy(), atol=1e-4)
+
+
+def test_more_features_per_frame_than_there_are_keeps_them_all() -> None:
+    hidden = torch.rand(10, 32, generator=torch.Generator().manual_seed(2))
+    assert torch.equal(build_sae().activate(hidden, 96), hidden)
+
+
+def test_the_step_says_how_many_features_it_kept() -> None:
+    sae = build_sae()
+    sae.measure_input(data())
+    assert float(sae(data(), 4).l0) == pytest.approx(4)
+    assert float(sae(data(), 2.5).l0) == pytest.approx(2.5)
 
 
 def test_an_unset_threshold_is_never_exported() -> None:

@@ -1,6 +1,7 @@
 """`steer-asr-train`: make steer packs, in one go (`make`) or step by step (`collect`, `fit`, `learn`, `export`).
 
-`evaluate`, `stability`, `features` and `search` say what a dictionary has learned.
+`evaluate`, `stability`, `features` and `search` say what a dictionary has learned; `phonemes`, `probe`, `erase` and
+`boundaries` what it knows of a concept; `eeg` whether a listener's brain follows it.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ import typer
 
 from steer_asr.errors import SteerASRError, SteerOptionError
 from steer_asr_training.analysis.commands import register as register_analysis
+from steer_asr_training.eeg.commands import register as register_eeg
+from steer_asr_training.fit_commands import register as register_fit
 
-TRAIN_EXTRA = ("torch", "transformers", "sklearn", "scipy", "yaml", "jiwer")
+TRAIN_EXTRA = ("torch", "transformers", "sklearn", "scipy", "yaml", "jiwer", "matplotlib", "praatio")
+EEG_EXTRA = ("mne", "mne_bids", "mtrf", "pymatreader")
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, help=__doc__
 )
@@ -67,22 +71,7 @@ def collect_command(
     typer.echo(out)
 
 
-@app.command("fit")
-def fit_command(
-    recipe: RecipeFile,
-    activations: Annotated[Path, typer.Argument(help="Folder written by collect.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for checkpoint and SAE.")],
-    hook_point: Annotated[str | None, typer.Option(help="Instead of the recipe's.")] = None,
-) -> None:
-    """Activations to a sparse autoencoder: BatchTopK with AuxK, exported as JumpReLU in SAELens's format."""
-    from steer_asr_training.fit import fit
-    from steer_asr_training.recipe import load_recipe
-    from steer_asr_training.store import ActivationStore
-
-    config = load_recipe(recipe).fit
-    if hook_point:
-        config = replace(config, hook_point=hook_point)
-    typer.echo(fit(config, ActivationStore(activations), out))
+register_fit(app)
 
 
 @app.command("learn")
@@ -167,6 +156,7 @@ def control_command(
 
 
 register_analysis(app)
+register_eeg(app)
 
 
 def main() -> None:
@@ -177,7 +167,9 @@ def main() -> None:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in TRAIN_EXTRA:
+        name = (error.name or "").split(".")[0]
+        if name not in (*TRAIN_EXTRA, *EEG_EXTRA):
             raise
-        typer.echo(f"error: {error.name} is missing; install it with: pip install 'steer-asr[train]'", err=True)
+        extra = "train,eeg" if name in EEG_EXTRA else "train"
+        typer.echo(f"error: {name} is missing; install it with: pip install 'steer-asr[{extra}]'", err=True)
         sys.exit(2)

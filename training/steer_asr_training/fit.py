@@ -1,148 +1,202 @@
-"""`steer-asr-train fit`: encoder activations to a sparse autoencoder.
+"""`steer-asr-train fit`: encoder activations to sparse autoencoders.
 
-    fit(FitConfig(hook_point="encoder.output"), store, "sae/base")
+    fit(FitConfig(hook_point="encoder.output"), store, "sae/base")                     # one hook point
+    fit_layers(FitConfig(), store, "sae/base", ["encoder.layers.2", "encoder.output"])  # several, in one pass
+    fit_stream(FitConfig(steps=500), my_iterator_of_tensors, "sae/mine")               # without a store
 
-The loop in `fit` is the algorithm. It draws batches from an iterator of tensors and does not know where they come from.
+The loop in `train` is the algorithm. It draws batches from an iterator and does not know where they come from.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from steer_asr._files import atomic_path
 from steer_asr._progress import Progress
 from steer_asr.errors import SteerOptionError
-from steer_asr.hooks import OUTPUT_HOOK_POINT
-from steer_asr.sae import save_features
+from steer_asr.sae import SaeFeatures, save_features
+from steer_asr_training.batches import Batches, StoreBatches, TensorBatches
+from steer_asr_training.fit_config import PRESETS, FitConfig, k_at, lr_factor, penalty_at, preset
+from steer_asr_training.fit_run import CHECKPOINT_FILE, FitRun, Learner
+from steer_asr_training.scalars import Scalars
 from steer_asr_training.store import ActivationStore
-from steer_asr_training.training_sae import BatchTopKSae, SaeConfig
+from steer_asr_training.training_sae import StepOutput, TrainingSae
 
-CHECKPOINT_FILE = "checkpoint.pt"
+__all__ = [
+    "CHECKPOINT_FILE",
+    "PRESETS",
+    "FitConfig",
+    "fit",
+    "fit_layers",
+    "fit_stream",
+    "k_at",
+    "lr_factor",
+    "penalty_at",
+    "preset",
+    "train",
+    "train_step",
+]
+
 MEASURE_BATCHES = 8
 
 
-@dataclass(frozen=True)
-class FitConfig:
-    """How the dictionary is trained. The defaults suit a laptop; AudioSAE used 200,000 steps at 8x and k = 50."""
+def fit(config: FitConfig, store: ActivationStore, folder: str | Path, *, tensorboard: bool = False) -> Path:
+    """Trains, checkpoints and exports a dictionary; resumes bit-exactly from `folder` when it was interrupted.
 
-    hook_point: str = OUTPUT_HOOK_POINT
-    d_sae: int = 2048
-    """Number of features."""
-    k: float = 32
-    """Mean number of active features per frame, at the end."""
-    k_start: float = 96
-    """The same at the start; it falls linearly over the first `k_anneal_share` of the steps."""
-    k_anneal_share: float = 0.3
-    steps: int = 1000
-    batch_frames: int = 2048
-    lr: float = 1e-3
-    warmup_share: float = 0.05
-    """Share of the steps over which the learning rate rises."""
-    decay_share: float = 0.3
-    """Share of the steps, at the end, over which it falls to zero."""
-    seed: int = 0
-    checkpoint_every: int = 200
-
-    def __post_init__(self) -> None:
-        if not 0 < self.k <= self.d_sae or self.steps < 1 or self.batch_frames < 1 or self.lr <= 0:
-            raise SteerOptionError("fit: k must lie in (0, d_sae]; steps, batch_frames and lr must be positive")
+    Raises `HookPointError` when the store lacks the hook point, `SteerOptionError` for a folder of another run.
+    """
+    exported = _fit_store(config, store, Path(folder), [config.hook_point], tensorboard=tensorboard)
+    return exported[config.hook_point]
 
 
-def fit(config: FitConfig, store: ActivationStore, folder: str | Path) -> Path:
-    """Trains, checkpoints and exports a dictionary; resumes bit-exactly from `folder` when it was interrupted."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    d_in = store.window(0, config.hook_point).shape[1]
-    sae = BatchTopKSae(SaeConfig(d_in, config.d_sae, config.k), torch.Generator().manual_seed(config.seed))
-    optimizer = torch.optim.Adam(sae.parameters(), lr=config.lr, betas=(0.9, 0.999))
-    step = _resume(folder, config, sae, optimizer)
-    if step == 0:
-        sample = store.frames(config.hook_point, batch=config.batch_frames, seed=config.seed + 1)
-        sae.measure_input(torch.cat([next(sample) for _ in range(MEASURE_BATCHES)]))
-    batches = store.frames(config.hook_point, batch=config.batch_frames, seed=config.seed, skip_batches=step)
-    with Progress(total=config.steps, unit="step", label="fit") as progress:
-        progress.advance(step)
-        for done in range(step, config.steps):
-            fvu = train_step(config, sae, optimizer, batches, done)
-            progress.advance(note=f"fvu {float(fvu):.3f}")
-            if (done + 1) % config.checkpoint_every == 0:
-                _checkpoint(folder, config, sae, optimizer, done + 1)
-    return _export(folder, config, store, sae, batches)
+def fit_layers(
+    config: FitConfig, store: ActivationStore, folder: str | Path, points: Sequence[str], *, tensorboard: bool = False
+) -> dict[str, Path]:
+    """One dictionary for each hook point, trained side by side in one pass over the store.
+
+    Each is, tensor for tensor, what `fit` gives at that hook point. Returns where they are: `folder`/POINT/sae.
+    """
+    if not points:
+        raise SteerOptionError("fit: give at least one hook point")
+    return _fit_store(config, store, Path(folder), list(dict.fromkeys(points)), tensorboard=tensorboard, nested=True)
 
 
-def train_step(
-    config: FitConfig, sae: BatchTopKSae, optimizer: torch.optim.Optimizer, batches: Iterator[torch.Tensor], step: int
-) -> torch.Tensor:
-    """One update; returns the batch's fraction of variance unexplained."""
+def fit_stream(
+    config: FitConfig,
+    source: Iterable[torch.Tensor | Mapping[str, torch.Tensor]],
+    folder: str | Path,
+    *,
+    origin: Mapping[str, Any] | None = None,
+    tensorboard: bool = False,
+) -> dict[str, Path]:
+    """Trains on an endless iterator of float32 [frame, d_in] at `config.hook_point`, or of hook point to such tensors.
+
+    The first batches measure centre and scale; the iterator decides batch size, order and weights. `origin` goes into
+    the metadata (`model_name`, `model_sha256`). How a run resumes: `TensorBatches`.
+    """
+    folder, batches = Path(folder), TensorBatches(iter(source), config.hook_point)
+    run = FitRun(config, folder)
+    if not run.resume(batches, None):
+        run.start(_gather(batches))
+    train(run, batches, tensorboard=tensorboard)
+    return _export_all(run, batches, origin or getattr(source, "origin", {}), nested=len(run.learners) > 1)
+
+
+def _fit_store(
+    config: FitConfig,
+    store: ActivationStore,
+    folder: Path,
+    points: Sequence[str],
+    *,
+    tensorboard: bool,
+    nested: bool = False,
+) -> dict[str, Path]:
+    def draw(seed: int) -> StoreBatches:
+        buffer = config.windows_in_buffer
+        size, weights = config.batch_frames, config.weights
+        return StoreBatches(store, points, batch=size, seed=seed, weights=weights, windows_in_buffer=buffer)
+
+    run, batches = FitRun(config, folder), draw(config.seed)
+    if not run.resume(batches, points):
+        run.start(_gather(draw(config.seed + 1)))
+    train(run, batches, tensorboard=tensorboard)
+    origin = {"model_name": store.header["model"], "model_sha256": store.header["model_sha256"]}
+    return _export_all(run, batches, origin, nested=nested)
+
+
+def train(run: FitRun, batches: Batches, *, tensorboard: bool = False) -> None:
+    """Draws a batch, updates every dictionary on it, and again, up to `config.steps`; checkpoints on the way."""
+    config = run.config
+    with (
+        Progress(total=config.steps, unit="step", label="fit") as progress,
+        Scalars(run.folder, enabled=tensorboard, first_step=run.step) as scalars,
+    ):
+        progress.advance(run.step)
+        while run.step < config.steps:
+            fvu = 0.0
+            for point, x in next(batches).items():
+                output = train_step(config, run.learners[point], x.to(run.device), run.step)
+                scalars.add(run.step, point, _numbers(config, output, run.step))
+                fvu += float(output.fvu) / len(run.learners)
+            run.step += 1
+            progress.advance(note=f"fvu {fvu:.3f}")
+            if run.step % config.checkpoint_every == 0 or run.step == config.steps:
+                run.save(batches)
+
+
+def train_step(config: FitConfig, learner: Learner, x: torch.Tensor, step: int) -> StepOutput:
+    """One update of a dictionary on activations `x`, [frame, d_in]."""
+    sae, optimizer = learner.sae, learner.optimizer
     for group in optimizer.param_groups:
         group["lr"] = config.lr * lr_factor(config, step)
-    output = sae(next(batches), k_at(config, step))
+    output = sae(x, k_at(config, step), penalty_at(config, step))
     optimizer.zero_grad(set_to_none=True)
     output.loss.backward()
     sae.project_gradients()
     torch.nn.utils.clip_grad_norm_(sae.parameters(), 1.0)
     optimizer.step()
     sae.normalize_decoder()
-    return output.fvu
+    return output
 
 
-def lr_factor(config: FitConfig, step: int) -> float:
-    """Learning rate relative to `lr`: up over the warm-up, flat, down to zero over the decay."""
-    warmup, decay = config.warmup_share * config.steps, config.decay_share * config.steps
-    return min(1.0, (step + 1) / max(1.0, warmup), (config.steps - step) / max(1.0, decay))
+def _numbers(config: FitConfig, output: StepOutput, step: int) -> dict[str, Any]:
+    schedule = {"lr": config.lr * lr_factor(config, step), "k": k_at(config, step)}
+    return {"loss": output.loss.detach(), "fvu": output.fvu, "l0": output.l0, "dead_features": output.n_dead} | schedule
 
 
-def k_at(config: FitConfig, step: int) -> float:
-    """Features per frame at a step; exactly `k` once annealing is over."""
-    share = step / max(1.0, config.k_anneal_share * config.steps)
-    return config.k if share >= 1 else config.k_start + (config.k - config.k_start) * share
+def _gather(batches: Batches) -> dict[str, torch.Tensor]:
+    """The next few batches as one: hook point to float32 [frame, d_in]."""
+    drawn = [next(batches) for _ in range(MEASURE_BATCHES)]
+    return {point: torch.cat([batch[point] for batch in drawn]) for point in drawn[0]}
 
 
-def _checkpoint(
-    folder: Path, config: FitConfig, sae: BatchTopKSae, optimizer: torch.optim.Optimizer, step: int
-) -> None:
-    state = {"step": step, "config": asdict(config), "sae": sae.state_dict(), "optimizer": optimizer.state_dict()}
-    with atomic_path(folder / CHECKPOINT_FILE) as temporary:
-        torch.save(state, temporary)
+def _export_all(run: FitRun, batches: Batches, origin: Mapping[str, Any], *, nested: bool) -> dict[str, Path]:
+    exported = {}
+    for point, x in _gather(batches).items():
+        folder = run.folder / point if nested else run.folder
+        metadata = {"hook_name": point, **origin, "fit": asdict(replace(run.config, hook_point=point))}
+        exported[point] = _export(folder / "sae", run.config, run.learners[point].sae, x, metadata)
+    return exported
 
 
-def _resume(folder: Path, config: FitConfig, sae: BatchTopKSae, optimizer: torch.optim.Optimizer) -> int:
-    """Loads a checkpoint if there is one; returns the number of steps it has behind it."""
-    path = folder / CHECKPOINT_FILE
-    if not path.is_file():
-        return 0
-    state = torch.load(path, weights_only=True)
-    if state["config"] != asdict(config):
-        raise SteerOptionError(f"{folder} holds a run with other settings; give another folder or delete this one")
-    sae.load_state_dict(state["sae"])
-    optimizer.load_state_dict(state["optimizer"])
-    return state["step"]
+def _export(
+    folder: Path, config: FitConfig, sae: TrainingSae, held_out: torch.Tensor, metadata: dict[str, Any]
+) -> Path:
+    features = sae.export()
+    statistics = _measure(config, sae, features, held_out)
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        save_features(temporary, features, metadata | {"statistics": statistics})
+    print(json.dumps(statistics))  # noqa: T201  (the result of the command)
+    return folder
 
 
 @torch.no_grad()
-def _export(
-    folder: Path, config: FitConfig, store: ActivationStore, sae: BatchTopKSae, batches: Iterator[torch.Tensor]
-) -> Path:
-    features = sae.export()
-    x = torch.cat([next(batches) for _ in range(MEASURE_BATCHES)]).numpy()
-    z = features.encode(x)
-    error = x - (z @ features.W_dec + features.b_dec)
-    fvu = float((error**2).sum() / ((x - x.mean(axis=0)) ** 2).sum())
-    statistics = {
-        "explained_variance": 1 - fvu,
-        "l0": float((z > 0).sum(axis=1).mean()),
-        "alive_share": float((z > 0).any(axis=0).mean()),
-        "frames_measured": len(x),
+def _measure(config: FitConfig, sae: TrainingSae, features: SaeFeatures, held_out: torch.Tensor) -> dict[str, float]:
+    """How good the exported dictionary is on raw frames, [frame, d_in], and what it was before: one batch at a time."""
+    sae.eval()
+    error, before_export, n_active, n_fired = 0.0, 0.0, 0, np.zeros(features.n_features, int)
+    mean = held_out.mean(dim=0).numpy()
+    for batch in held_out.split(config.batch_frames):
+        x = batch.numpy()
+        z = features.encode(x)
+        error += float(((x - (z @ features.W_dec + features.b_dec)) ** 2).sum())
+        n_fired += (z > 0).sum(axis=0)
+        n_active += int((z > 0).sum())
+        variance = float(((x - x.mean(axis=0)) ** 2).sum())
+        before_export += float(sae(batch.to(sae.b_dec.device), config.k).fvu) * variance
+    total = float(((held_out.numpy() - mean) ** 2).sum())
+    return {
+        "explained_variance": 1 - error / total,
+        "explained_variance_before_export": 1 - before_export / total,
+        "l0": n_active / len(held_out),
+        "alive_share": float((n_fired > 0).mean()),
+        "frames_measured": len(held_out),
     }
-    with atomic_path(folder / "sae") as temporary:
-        temporary.mkdir()
-        metadata = {"hook_name": config.hook_point, "model_name": store.header["model"]}
-        metadata |= {"model_sha256": store.header["model_sha256"], "fit": asdict(config), "statistics": statistics}
-        save_features(temporary, features, metadata)
-    print(json.dumps(statistics))  # noqa: T201  (the result of the command)
-    return folder / "sae"

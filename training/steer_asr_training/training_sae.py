@@ -1,4 +1,7 @@
-"""The sparse autoencoder while it is trained: BatchTopK with AuxK, exported as JumpReLU.
+"""Sparse autoencoders while they are trained: what all kinds share, and BatchTopK. The other kinds: `sae_kinds.py`.
+
+A kind is a `TrainingSae` that says which features are kept (`activate`) and from which thresholds on a feature fires
+after export (`thresholds`); it may add a penalty (`sparsity_loss`) or change the error (`reconstruction_loss`).
 
 Training and inference are two shapes on purpose: a BatchTopK picks the k * n largest activations of a batch, so what a
 frame shows depends on its neighbours; the exported JumpReLU has a fixed threshold and depends on the frame alone
@@ -8,7 +11,9 @@ frame shows depends on its neighbours; the exported JumpReLU has a fixed thresho
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -18,7 +23,7 @@ from steer_asr.sae import SaeFeatures
 
 @dataclass(frozen=True)
 class SaeConfig:
-    """Size and sparsity of the dictionary."""
+    """Size and sparsity of the dictionary. The last fields are for one kind each, which `sae_kinds.py` explains."""
 
     d_in: int
     d_sae: int
@@ -29,6 +34,14 @@ class SaeConfig:
     """Weight of the loss that revives dead features (Gao et al., arXiv 2406.04093)."""
     dead_after_frames: int = 200_000
     """A feature that fired on none of the last so many frames counts as dead."""
+    prefix_shares: tuple[float, ...] = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
+    """Matryoshka: the nested dictionaries, as shares of `d_sae`; the last one is 1."""
+    l0_penalty: Literal["target", "linear"] = "target"
+    """JumpReLU: "target" is `(L0 / k - 1)^2`, "linear" is `L0` and leaves `k` aside."""
+    l0_coefficient: float = 1.0
+    """JumpReLU: weight of the penalty, relative to a reconstruction error that is 1 when nothing is explained."""
+    bandwidth: float = 0.1
+    """JumpReLU: width of the window around a threshold whose activations move it, in scaled units."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,14 +52,15 @@ class StepOutput:
     fvu: torch.Tensor
     """Fraction of variance unexplained in this batch."""
     n_dead: int
+    l0: torch.Tensor
+    """Mean number of features kept per frame."""
 
 
-class BatchTopKSae(nn.Module):
+class TrainingSae(nn.Module):
     """Shapes: W_enc [d_in, d_sae], W_dec [d_sae, d_in] with unit rows, in centred and scaled units."""
 
     input_mean: torch.Tensor
     input_scale: torch.Tensor
-    threshold: torch.Tensor
     frames_since_fired: torch.Tensor
 
     def __init__(self, config: SaeConfig, generator: torch.Generator) -> None:
@@ -60,52 +74,73 @@ class BatchTopKSae(nn.Module):
         self.b_dec = nn.Parameter(torch.zeros(config.d_in))
         self.register_buffer("input_mean", torch.zeros(config.d_in))
         self.register_buffer("input_scale", torch.ones(()))
-        self.register_buffer("threshold", torch.full((), -1.0, dtype=torch.float64))
         self.register_buffer("frames_since_fired", torch.zeros(config.d_sae, dtype=torch.int64))
 
+    def activate(self, hidden: torch.Tensor, k: float) -> torch.Tensor:
+        """`hidden`, non-negative [frame, d_sae], with all but the kept features set to 0: about `k` per frame."""
+        raise NotImplementedError
+
+    def thresholds(self) -> torch.Tensor:
+        """float32 [d_sae], in scaled units: a feature of the exported dictionary fires above it.
+
+        Raises `SteerOptionError` while there is none.
+        """
+        raise NotImplementedError
+
+    def sparsity_loss(self, hidden: torch.Tensor, k: float) -> torch.Tensor:  # noqa: ARG002  (for kinds to override)
+        """What a kind that is not sparse by construction pays for its features."""
+        return hidden.new_zeros(())
+
+    def reconstruction_loss(self, x: torch.Tensor, z: torch.Tensor, mse: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+        """What is minimised, in the units of `mse`, the mean squared error per frame of the whole dictionary."""
+        return mse
+
     @torch.no_grad()
-    def measure_input(self, x: torch.Tensor) -> None:
-        """Takes centre and scale from a sample, [frame, d_in]: afterwards the mean norm is sqrt(d_in)."""
+    def measure_input(self, x: torch.Tensor, k: float | None = None) -> None:  # noqa: ARG002  (for kinds to override)
+        """Takes centre and scale from a sample, [frame, d_in]: afterwards the mean norm is sqrt(d_in).
+
+        `k` is the number of features per frame that training starts with, `config.k` if not given.
+        """
         self.input_mean.copy_(x.mean(dim=0))
         self.input_scale.copy_(self.config.d_in**0.5 / (x - self.input_mean).norm(dim=1).mean())
 
-    def forward(self, x: torch.Tensor, k: float) -> StepOutput:
-        """One training step's losses on `x`, [frame, d_in], keeping `k` features per frame on average."""
+    def forward(self, x: torch.Tensor, k: float, penalty: float = 1.0) -> StepOutput:
+        """One training step's losses on raw activations `x`, [frame, d_in], keeping `k` features per frame on average.
+
+        `penalty` is the share of the full sparsity penalty. Dead features are counted in training mode only.
+        """
         x = (x - self.input_mean) * self.input_scale
-        hidden = torch.relu((x - self.b_dec) @ self.W_enc + self.b_enc)
-        z = self._batch_top_k(hidden, k)
-        self._count_dead(z)
+        hidden = self.encode(x)
+        z = self.activate(hidden, k)
+        n_fired = (z.detach() > 0).sum(dim=0)
+        if self.training:
+            self._count_dead(n_fired, len(x))
         residual = x - (z @ self.W_dec + self.b_dec)
         mse = residual.square().sum(dim=1).mean()
         variance = (x - x.mean(dim=0)).square().sum(dim=1).mean()
         dead = self.frames_since_fired > self.config.dead_after_frames
-        loss = mse / variance + self.config.aux_k_coefficient * self._aux_loss(hidden, residual.detach(), dead)
-        return StepOutput(loss, (mse / variance).detach(), int(dead.sum()))
+        loss = self.reconstruction_loss(x, z, mse) / variance
+        loss = loss + self.config.aux_k_coefficient * self._aux_loss(hidden, residual.detach(), dead)
+        loss = loss + penalty * self.sparsity_loss(hidden, k)
+        return StepOutput(loss, (mse / variance).detach(), int(dead.sum()), n_fired.sum() / len(x))
 
-    def _batch_top_k(self, hidden: torch.Tensor, k: float) -> torch.Tensor:
-        kept = hidden.flatten().topk(int(k * len(hidden)), sorted=False)
-        smallest = kept.values.detach().min()
-        if self.training and k == self.config.k:
-            self._track_threshold(float(smallest))
-        return hidden * (hidden >= smallest)
-
-    def _track_threshold(self, smallest: float) -> None:
-        """Moving average of the smallest kept activation; in float64, since steps are small (arXiv 2412.06410)."""
-        before = float(self.threshold)
-        self.threshold.fill_(smallest if before < 0 else before + 0.02 * (smallest - before))
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        """Activations before any are dropped, [frame, d_sae], of scaled `x`."""
+        return torch.relu((x - self.b_dec) @ self.W_enc + self.b_enc)
 
     @torch.no_grad()
-    def _count_dead(self, z: torch.Tensor) -> None:
-        self.frames_since_fired += len(z)
-        self.frames_since_fired[(z > 0).any(dim=0)] = 0
+    def _count_dead(self, n_fired: torch.Tensor, n_frames: int) -> None:
+        self.frames_since_fired += n_frames
+        self.frames_since_fired[n_fired > 0] = 0
 
     def _aux_loss(self, hidden: torch.Tensor, residual: torch.Tensor, dead: torch.Tensor) -> torch.Tensor:
         """Asks dead features to explain what the living ones leave over, relative to its variance."""
-        n = min(int(dead.sum()), self.config.d_in // 2)
-        if n == 0:
+        n_dead = int(dead.sum())
+        n = min(n_dead, self.config.d_in // 2)
+        if n == 0 or self.config.aux_k_coefficient == 0:
             return residual.new_zeros(())
         top = hidden[:, dead].topk(n, dim=1)
-        revived = torch.zeros(len(hidden), int(dead.sum())).scatter(1, top.indices, top.values) @ self.W_dec[dead]
+        revived = hidden.new_zeros(len(hidden), n_dead).scatter(1, top.indices, top.values) @ self.W_dec[dead]
         error = (residual - revived).square().sum(dim=1).mean()
         return error / residual.square().sum(dim=1).mean().clamp_min(1e-9)
 
@@ -124,16 +159,50 @@ class BatchTopKSae(nn.Module):
     def export(self) -> SaeFeatures:
         """The whole dictionary as a JumpReLU on raw activations, in the model's own units, with unit decoder rows.
 
-        Raises `SteerOptionError` while the threshold is unset: every positive pre-activation would fire.
+        Raises `SteerOptionError` while the thresholds are unset: every positive pre-activation would fire.
         """
-        if float(self.threshold) < 0:
-            raise SteerOptionError("the SAE has no threshold yet; train it for some steps at its final k first")
+        threshold = self.thresholds()
         scale = float(self.input_scale)
         bias = (self.b_enc - self.b_dec @ self.W_enc) / scale - self.input_mean @ self.W_enc
         return SaeFeatures(
-            W_enc=self.W_enc.detach().numpy().copy(),
-            b_enc=bias.numpy(),
-            threshold=torch.full_like(self.b_enc, float(self.threshold) / scale).numpy(),
-            W_dec=self.W_dec.detach().numpy().copy(),
-            b_dec=(self.b_dec / scale + self.input_mean).numpy(),
+            W_enc=_numpy(self.W_enc),
+            b_enc=_numpy(bias),
+            threshold=_numpy(threshold / scale),
+            W_dec=_numpy(self.W_dec),
+            b_dec=_numpy(self.b_dec / scale + self.input_mean),
         )
+
+
+class BatchTopKSae(TrainingSae):
+    """Keeps the k * n largest activations of a batch of n frames (Bussmann et al., arXiv 2412.06410)."""
+
+    threshold: torch.Tensor
+
+    def __init__(self, config: SaeConfig, generator: torch.Generator) -> None:
+        super().__init__(config, generator)
+        self.register_buffer("threshold", torch.full((), -1.0, dtype=torch.float64))
+
+    def activate(self, hidden: torch.Tensor, k: float) -> torch.Tensor:
+        return hidden * (hidden >= self._smallest_kept(hidden, k))
+
+    def thresholds(self) -> torch.Tensor:
+        if float(self.threshold) < 0:
+            raise SteerOptionError("the SAE has no threshold yet; train it for some steps at its final k first")
+        return torch.full_like(self.b_enc, float(self.threshold))
+
+    def _smallest_kept(self, hidden: torch.Tensor, k: float) -> torch.Tensor:
+        """Smallest of the k * n largest activations; at the final k, its moving average becomes the threshold."""
+        n_kept = max(1, min(int(k * len(hidden)), hidden.numel()))
+        smallest = hidden.detach().flatten().topk(n_kept, sorted=False).values.min()
+        if self.training and k == self.config.k:
+            self._track_threshold(float(smallest))
+        return smallest
+
+    def _track_threshold(self, smallest: float) -> None:
+        """Moving average of the smallest kept activation; in float64, since steps are small (arXiv 2412.06410)."""
+        before = float(self.threshold)
+        self.threshold.fill_(smallest if before < 0 else before + 0.02 * (smallest - before))
+
+
+def _numpy(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().cpu().numpy().copy()

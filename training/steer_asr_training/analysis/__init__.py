@@ -13,6 +13,12 @@
 | `acoustics.py` | loudness, brightness, noisiness and onsets of the audio where a feature is strongest |
 | `describe.py` | a line of plain words per feature, from labels and acoustics |
 | `search.py` | `search`: the features that tell best which windows carry a label |
+| `alignments.py`, `aligned.py` | files of forced aligners; frames whose phones are known, and splits by speaker |
+| `phonemes.py` | `phonemes`: which features stand for which phone |
+| `targets.py`, `probes.py` | `probe`: how few features tell a label, a column of the manifest or a phone |
+| `erasure.py` | `erase`: how many features have to go before a concept cannot be told |
+| `boundaries.py` | `boundaries`: features that mark where speech starts and ends |
+| `concept_tables.py`, `concept_commands.py` | files, Markdown, pictures and command lines of these |
 | `tables.py`, `commands.py` | files, Markdown and command lines |
 
 What each number means and where it comes from: docs/features.md.

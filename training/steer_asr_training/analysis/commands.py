@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from steer_asr_training.analysis.concept_commands import register as register_concepts
+
 if TYPE_CHECKING:
     from steer_asr_training.analysis.inputs import Dictionary, ManifestWindows, StoredWindows
 
@@ -18,11 +20,12 @@ HookPoint = Annotated[str | None, typer.Option(help="For an SAE whose files do n
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the four commands to the command line."""
+    """Adds these commands, and those of `concept_commands.py`, to the command line."""
     app.command("evaluate")(evaluate_command)
     app.command("stability")(stability_command)
     app.command("features")(features_command)
     app.command("search")(search_command)
+    register_concepts(app)
 
 
 def evaluate_command(

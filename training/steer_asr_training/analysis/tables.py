@@ -102,7 +102,7 @@ def _splice(report: Mapping[str, Any]) -> str:
 
 
 def draw_density(density: Mapping[str, Any], path: Path) -> str | None:
-    """The histogram as a PNG; returns its name, or None without matplotlib (extra: bench)."""
+    """The histogram as a PNG; returns its name, or None without matplotlib (extra: train)."""
     if find_spec("matplotlib") is None:
         return None
     from matplotlib.backends.backend_agg import FigureCanvasAgg
