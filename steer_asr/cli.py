@@ -49,6 +49,7 @@ def transcribe(
     beam_size: Annotated[int, typer.Option(help="1 is greedy.")] = 5,
     timestamps: Annotated[bool, typer.Option("--timestamps/--no-timestamps", help="Let Whisper write times.")] = True,
     word_timestamps: Annotated[bool, typer.Option("--word-timestamps", help="Times for each word.")] = False,
+    executor: Annotated[str, typer.Option(help="ct2, or hybrid for packs that edit inside the encoder.")] = "ct2",
     compute_type: Annotated[str, typer.Option(help="CTranslate2 compute type, for example int8.")] = "default",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     cpu_threads: Annotated[int, typer.Option(help="0 is CTranslate2's choice.")] = 0,
@@ -85,7 +86,7 @@ def transcribe(
         )
     failed: list[str] = []
     if todo:
-        loading = {"device": device, "compute_type": compute_type, "cpu_threads": cpu_threads}
+        loading = {"executor": executor, "device": device, "compute_type": compute_type, "cpu_threads": cpu_threads}
         try:
             failed = _run(todo, model, loading, request, AudioLimits(max_seconds=max_hours * 3600))
         except KeyboardInterrupt:

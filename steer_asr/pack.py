@@ -90,7 +90,8 @@ class SteerPack:
         """Raises `PackMismatchError` when the pack edits inside the encoder, where CTranslate2 cannot be reached."""
         if self.hook_point != OUTPUT_HOOK_POINT:
             raise PackMismatchError(
-                f"pack {self.name!r} edits {self.hook_point!r}; the ct2 executor can only edit {OUTPUT_HOOK_POINT!r}"
+                f"pack {self.name!r} edits {self.hook_point!r}; the ct2 executor can only edit {OUTPUT_HOOK_POINT!r}; "
+                "load_model(..., executor='hybrid') edits at any layer"
             )
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from steer_asr.errors import SteerOptionError
 from steer_asr.pack import SteerPack
-from steer_asr.transcription import FeatureActivity
+from steer_asr.transcription import FeatureActivity, WindowReport
 
 FRAME_S = 0.02
 TOP_FEATURES = 5
@@ -153,6 +153,20 @@ def steer_frames(x: np.ndarray, pack: SteerPack, strength: float) -> FrameReport
     if edited.any():
         x[edited] += change[edited] @ pack.features.W_dec
     return FrameReport(weights, nobody_speaks, np.abs(change), z)
+
+
+def window_report(frames: FrameReport, pack: SteerPack, start_s: float, duration_s: float) -> WindowReport:
+    """What was done in a window that begins at `start_s`; frames after `duration_s` are padding and do not count."""
+    n = max(1, min(len(frames.weights), round(duration_s / FRAME_S)))
+    weights = frames.weights[:n]
+    return WindowReport(
+        start_s=start_s,
+        end_s=start_s + duration_s,
+        nobody_speaks=frames.nobody_speaks,
+        edited_share=float(weights.mean()),
+        frame_weights=weights,
+        features=top_features(frames, pack, 0, n, start_s),
+    )
 
 
 def top_features(

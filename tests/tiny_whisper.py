@@ -37,6 +37,7 @@ def write_tiny_whisper(folder: Path, *, seed: int = 0, like: Path | None = None)
         else:
             fan_in = int(np.prod(shape[1:]))
             variables[entry.ct2] = (rng.standard_normal(shape) / fan_in**0.5).astype(np.float32)
+    variables = dict(sorted(variables.items()))  # as CTranslate2's converter writes them
     folder.mkdir(parents=True)
     write_model_bin(folder / "model.bin", ModelBin(variables, source.aliases, source.spec_name, source.spec_revision))
     for name in ("tokenizer.json", "vocabulary.txt"):

@@ -165,7 +165,7 @@ def _refilled(template: ModelBin, model: WhisperForConditionalGeneration, dtype:
     variables = {name: value for name, value in template.variables.items() if value.ndim == 0}
     used = {"proj_out.weight"}
     for entry in entries(model.config.encoder_layers, model.config.decoder_layers):
-        stacked, expected = _stack(entry, state), template[entry.ct2].shape
+        stacked, expected = stack(entry, state), template[entry.ct2].shape
         if stacked.shape != expected:
             raise WeightsError(f"{entry.ct2}: the model has shape {stacked.shape}, the template {expected}")
         variables[entry.ct2] = stored_as(stacked, dtype)
@@ -196,7 +196,7 @@ def _split(entry: Entry, source: ModelBin, folder: Path) -> list[tuple[str, np.n
     return [(name, block) for name, block in zip(entry.hf, blocks, strict=True) if name is not None]
 
 
-def _stack(entry: Entry, state: dict[str, Any]) -> np.ndarray:
+def stack(entry: Entry, state: dict[str, Any]) -> np.ndarray:
     """The CTranslate2 variable that holds these Hugging Face tensors, as float32."""
     parts: list[np.ndarray | None] = []
     for name in entry.hf:

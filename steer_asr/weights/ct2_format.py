@@ -19,7 +19,7 @@ import math
 import mmap
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -172,19 +172,24 @@ def write_model_bin(path: str | os.PathLike[str], model: ModelBin) -> None:
     full; nothing is left behind then.
     """
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        file.write(struct.pack("<I", BINARY_VERSION))
-        file.write(_string(model.spec_name))
-        file.write(struct.pack("<II", model.spec_revision, len(model.variables)))
-        for name, array in model.variables.items():
-            little = array.dtype.newbyteorder("<")
-            if little not in DTYPE_IDS or not 0 < array.nbytes <= MAX_PAYLOAD_BYTES or array.ndim > MAX_RANK:
-                raise WeightsError(f"{name}: {array.dtype} of shape {array.shape} does not fit in a model.bin")
-            file.write(_string(name) + struct.pack(f"<B{array.ndim}I", array.ndim, *array.shape))
-            file.write(struct.pack("<BI", DTYPE_IDS[little], array.nbytes))
-            file.write(np.ascontiguousarray(array, dtype=little).data)
-        file.write(struct.pack("<I", len(model.aliases)))
-        for alias, name in model.aliases.items():
-            file.write(_string(alias) + _string(name))
+        for block in serialized(model):
+            file.write(block)
+
+
+def serialized(model: ModelBin) -> Iterator[bytes | memoryview]:
+    """The bytes of a `model.bin` in order; raises `WeightsError` as `write_model_bin` does."""
+    yield struct.pack("<I", BINARY_VERSION) + _string(model.spec_name)
+    yield struct.pack("<II", model.spec_revision, len(model.variables))
+    for name, array in model.variables.items():
+        little = array.dtype.newbyteorder("<")
+        if little not in DTYPE_IDS or not 0 < array.nbytes <= MAX_PAYLOAD_BYTES or array.ndim > MAX_RANK:
+            raise WeightsError(f"{name}: {array.dtype} of shape {array.shape} does not fit in a model.bin")
+        yield _string(name) + struct.pack(f"<B{array.ndim}I", array.ndim, *array.shape)
+        yield struct.pack("<BI", DTYPE_IDS[little], array.nbytes)
+        yield np.ascontiguousarray(array, dtype=little).data
+    yield struct.pack("<I", len(model.aliases))
+    for alias, name in model.aliases.items():
+        yield _string(alias) + _string(name)
 
 
 def _string(text: str) -> bytes:
