@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import torch
 
@@ -33,6 +33,7 @@ class HfWindow(WindowReport):
 class HfReport(SteerReport):
     """Which steering ran, and what it did so far, in the order in which windows were encoded."""
 
+    windows: list[HfWindow] = field(default_factory=list)  # pyright: ignore[reportIncompatibleVariableOverride]
     strengths: tuple[float, ...] = ()
     """One for all rows, or one for each; `strength` is the highest."""
     check: str = "weights"

@@ -57,7 +57,8 @@ def measure(options: RunOptions, out: Path, clips: int) -> None:
             for mode in options.modes:
                 alone = replace(options, systems=(system,), modes=(mode,))
                 with child_process(measure_alone, alone, chosen) as child:
-                    described, measured[name][mode] = child.receive(f"measuring what {name} costs")
+                    now, measured[name][mode] = child.receive(f"measuring what {name} costs")
+                described = now | {"model": now["model"] or described.get("model")}
                 progress.advance(note=f"{name}, {mode}")
     found = {
         "schema_version": SCHEMA_VERSION,
@@ -77,8 +78,9 @@ def earlier_systems(out: Path, now: dict[str, Any]) -> dict[str, Any]:
         before = read_cost(out) or {}
     except OutputError:
         return {}
-    same = all(before.get(key) == now[key] for key in now if key != "git_sha")
-    return before["systems"] if same else {}
+    now["model"] = now["model"] or before.get("model")  # a server has none, and goes with any
+    same = all(before.get(key) == now[key] for key in now if key not in ("git_sha", "model"))
+    return before["systems"] if same and before.get("model") in (None, now["model"]) else {}
 
 
 def check_clips(clips: int) -> None:

@@ -16,7 +16,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from math import fsum
 from typing import Any
@@ -35,19 +35,29 @@ def nonspeech_metrics(scores: Sequence[ClipScore]) -> dict[str, Any]:
     """Text written over `scores`, clips in which nobody speaks."""
     n, minutes = len(scores), fsum(score.duration_s for score in scores) / 60
     words = sum(score.words for score in scores)
-    with_text = {name: sum(getattr(score.came, name) for score in scores) for name in DEFINITIONS}
+    with_text = {name: count_known(getattr(score.came, name) for score in scores) for name in DEFINITIONS}
     return {
         "clips": n,
         "groups": len({score.group for score in scores}),
         "minutes": round(minutes, 3),
         "clips_with_text": with_text["r"],
-        "hallucination_rate": {name: ratio(count, n) for name, count in with_text.items()},
+        "hallucination_rate": {name: None if k is None else ratio(k, n) for name, k in with_text.items()},
         "words": words,
         "words_per_min": ratio(words, minutes),
         "loops": sum(score.loops for score in scores),
         "loop_rate": ratio(sum(score.loops for score in scores), n),
-        "ci": {name: wilson(count, n) for name, count in with_text.items()},
+        "ci": {name: None if k is None else wilson(k, n) for name, k in with_text.items()},
     }
+
+
+def count_known(came: Iterable[bool | None]) -> int | None:
+    """How many are true; None when one of them is not known, since the known ones are not like the others."""
+    counted = 0
+    for one in came:
+        if one is None:
+            return None
+        counted += one
+    return counted
 
 
 def speech_metrics(scores: Sequence[ClipScore], reference: Mapping[str, ClipScore] | None) -> dict[str, Any]:

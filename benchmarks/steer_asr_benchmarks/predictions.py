@@ -55,7 +55,7 @@ def make_record(
         "nobody_speaks": prediction.nobody_speaks,
         "edited_share": prediction.edited_share,
         "segments": [asdict(segment) for segment in prediction.segments],
-        "windows": [asdict(window) for window in prediction.windows],
+        "windows": None if prediction.windows is None else [asdict(window) for window in prediction.windows],
     }
 
 

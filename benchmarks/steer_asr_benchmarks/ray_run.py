@@ -49,7 +49,7 @@ def on_ray(options: RunOptions, work: Sequence[ClipWork], expected: Mapping[str,
         from ray.data import ActorPoolStrategy, DataContext
         from ray.exceptions import RayError
 
-        gpu = expected["model"]["device"] == "cuda"
+        gpu = (expected["model"] or {}).get("device") == "cuda"
         size, cpus = pool_size(options, len(work), ray.nodes(), gpu)
         losses = ray.remote(num_cpus=0)(Losses).remote()
         logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -138,6 +138,8 @@ def start_or_resume(out: Path, description: Mapping[str, Any]) -> None:
         _write_run(path, description)
         return
     run = read_run(out)
+    model = run.get("model") or description["model"]  # None where only servers were asked, which go with any model
+    run, description = {**run, "model": model}, {**description, "model": description["model"] or model}
     added = {name: options for name, options in description["systems"].items() if name not in run["systems"]}
     extended = {**run, "systems": {**run["systems"], **added}}
     changed = changes({**extended, "git_sha": None}, {**description, "git_sha": None})

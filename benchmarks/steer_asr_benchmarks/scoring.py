@@ -12,6 +12,8 @@ Definitions of "text came out", for a clip in which nobody speaks. The letters a
 | P | some window has `no_speech_prob` < 0.5, whatever the text | AudioSAE; a proxy, no text is looked at |
 | D | a word is left in segments with `no_speech_prob` < 0.6 or `avg_logprob` > -1: Whisper's own rule | 2606.07473 |
 | F | a word is left in segments with `no_speech_prob` <= 0.6 | HSP |
+
+P, D and F are None for a clip on which they depend on a score that the system did not tell.
 """
 
 from __future__ import annotations
@@ -33,13 +35,13 @@ NOT_VERBATIM = "likely-verbatim"
 
 @dataclass(frozen=True)
 class TextCame:
-    """Whether a clip counts as one with text, by each definition."""
+    """Whether a clip counts as one with text, by each definition; None where nobody can tell."""
 
     r: bool
     w: bool
-    p: bool
-    d: bool
-    f: bool
+    p: bool | None
+    d: bool | None
+    f: bool | None
 
 
 @dataclass(frozen=True)
@@ -160,17 +162,38 @@ def _outside(record: Mapping[str, Any], language: str) -> OutsideCounts | None:
 
 
 def _text_came(record: Mapping[str, Any], words: list[str], language: str) -> TextCame:
-    def remains(rule: Callable[[Mapping[str, Any]], bool]) -> bool:
-        kept = "".join(segment["text"] for segment in record["segments"] if rule(segment))
-        return bool(words_of(normalize(kept, language)))
+    def remains(rule: Callable[[Mapping[str, Any]], bool | None]) -> bool | None:
+        """Whether a word is in segments that the rule keeps; None when it may be in one that the rule cannot judge."""
+
+        def word_where(*answers: bool | None) -> bool:
+            text = "".join(segment["text"] for segment in record["segments"] if rule(segment) in answers)
+            return bool(words_of(normalize(text, language)))
+
+        return True if word_where(True) else None if word_where(True, None) else False
 
     return TextCame(
         r=bool(words),
         w=any(is_lexical(word) for word in words),
-        p=any(window["no_speech_prob"] < 0.5 for window in record["windows"]),
-        d=remains(lambda segment: segment["no_speech_prob"] < 0.6 or segment["avg_logprob"] > -1.0),
-        f=remains(lambda segment: segment["no_speech_prob"] <= 0.6),
+        p=_speech_heard(record),
+        d=remains(lambda s: _either(_below(s["no_speech_prob"], 0.6), _below(-1.0, s["avg_logprob"]))),
+        f=remains(lambda s: None if s["no_speech_prob"] is None else s["no_speech_prob"] <= 0.6),
     )
+
+
+def _speech_heard(record: Mapping[str, Any]) -> bool | None:
+    """P. Where windows are not told, a segment's score tells of the one it came from, and none of the silent ones."""
+    if record["windows"] is not None:
+        return any(window["no_speech_prob"] < 0.5 for window in record["windows"])
+    return True if any(_below(segment["no_speech_prob"], 0.5) for segment in record["segments"]) else None
+
+
+def _below(a: float | None, b: float | None) -> bool | None:
+    return None if a is None or b is None else a < b
+
+
+def _either(a: bool | None, b: bool | None) -> bool | None:
+    """`a or b`, None when that depends on what is not known."""
+    return True if a or b else None if a is None or b is None else False
 
 
 def _error_counts(record: Mapping[str, Any], language: str) -> WordCounts | None:

@@ -6,6 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 from steer_asr_benchmarks.scoring import ClipScore, TextCame, WordCounts
+from steer_asr_benchmarks.systems.base import Prediction, Window
+
+
+def windows_of(prediction: Prediction) -> tuple[Window, ...]:
+    """The windows of a system that tells of them."""
+    assert prediction.windows is not None
+    return prediction.windows
 
 
 def segment(text: str, no_speech_prob: float = 0.1, avg_logprob: float = -0.3) -> dict[str, Any]:

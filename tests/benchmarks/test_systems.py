@@ -13,6 +13,7 @@ from steer_asr.errors import ModelError, PackError, PackMismatchError, SteerOpti
 from steer_asr.pack import save_pack
 from steer_asr_benchmarks.systems import ModelOptions, Models, make_systems
 from steer_asr_benchmarks.systems.base import Decoding
+from tests.benchmarks.builders import windows_of
 from tests.steer_asr.packs import open_gate, random_pack
 from tests.tiny_whisper import WIDTH, write_tiny_whisper
 
@@ -65,7 +66,7 @@ def test_stock_is_faster_whisper(models: Models, mode: Any) -> None:
 def test_every_window_is_recorded_once_per_call(models: Models) -> None:
     [stock] = make_systems(["stock"], models)
     for _ in range(2):
-        windows = stock.transcribe(AUDIO, Decoding("no_timestamps", "en")).windows
+        windows = windows_of(stock.transcribe(AUDIO, Decoding("no_timestamps", "en")))
         assert len(windows) == 2, "31 s"
         assert all(0 <= w.no_speech_prob <= 1 and (w.avg_logprob or 0) < 0 and w.tokens for w in windows)
         assert windows[0].edited_share is None
@@ -77,27 +78,27 @@ def test_steered_changes_the_text_and_says_what_it_did(models: Models, pack: Pat
         system.transcribe(AUDIO, Decoding("no_timestamps", "en")) for system in make_systems(names, models)
     )
     assert zero.text == plain.text
-    assert [w.tokens for w in zero.windows] == [w.tokens for w in plain.windows]
+    assert [w.tokens for w in windows_of(zero)] == [w.tokens for w in windows_of(plain)]
     assert zero.edited_share == 0.0
     assert full.text != plain.text
     assert full.edited_share == pytest.approx(1.0, abs=1e-3)
-    assert len(full.windows) == 2
-    assert full.nobody_speaks == min(w.nobody_speaks for w in full.windows if w.nobody_speaks is not None)
-    assert all(w.edited_share == pytest.approx(1.0, abs=1e-3) for w in full.windows)
+    assert len(windows_of(full)) == 2
+    assert full.nobody_speaks == min(w.nobody_speaks for w in windows_of(full) if w.nobody_speaks is not None)
+    assert all(w.edited_share == pytest.approx(1.0, abs=1e-3) for w in windows_of(full))
 
 
 def test_a_pack_without_a_gate_has_no_probability(models: Models, tmp_path: Path) -> None:
     ungated = save_pack(random_pack(WIDTH, models.files.sha256), tmp_path / "ungated", card="")
     [system] = make_systems(["steered"], models, steer=str(ungated))
     prediction = system.transcribe(AUDIO, Decoding("no_timestamps", "en"))
-    assert (prediction.nobody_speaks, prediction.windows[0].nobody_speaks) == (None, None)
+    assert (prediction.nobody_speaks, windows_of(prediction)[0].nobody_speaks) == (None, None)
     assert prediction.edited_share == 1.0
 
 
 def test_vad_may_leave_nothing_to_decode(models: Models) -> None:
     [system] = make_systems(["stock+vad"], models)
     prediction = system.transcribe(np.zeros(16_000, np.float32), Decoding("timestamps", "en"))
-    assert (prediction.text, prediction.windows) == ("", ())
+    assert (prediction.text, windows_of(prediction)) == ("", ())
 
 
 def test_english_only_models_are_always_told_english(models: Models) -> None:

@@ -21,6 +21,7 @@ from steer_asr_benchmarks.systems import ModelOptions, Models, make_systems
 from steer_asr_benchmarks.systems.base import Decoding, System
 from steer_asr_benchmarks.systems.gate import deciding
 from steer_asr_benchmarks.systems.server import API_KEY, ServerError
+from tests.benchmarks.builders import windows_of
 from tests.steer_asr.packs import open_gate, random_pack
 from tests.tiny_whisper import WIDTH
 
@@ -44,7 +45,7 @@ def text(models: Models, name: str, audio: np.ndarray = SHORT, mode: Any = "no_t
 
 def test_the_rule_drops_what_both_thresholds_call_silence(models: Models) -> None:
     """A random model finds every text improbable; whether it hears speech is a matter of the threshold."""
-    [window] = system(models, "stock").transcribe(SHORT, PLAIN).windows
+    [window] = windows_of(system(models, "stock").transcribe(SHORT, PLAIN))
     assert window.avg_logprob is not None
     between = window.no_speech_prob / 2, (1 + window.no_speech_prob) / 2
     assert text(models, f"rule:{between[0]}/-1") == ""
@@ -108,10 +109,10 @@ def test_a_deciding_gate_decides_at_its_threshold(threshold: float) -> None:
 def test_a_batch_says_what_its_windows_say(models: Models, tmp_path: Path) -> None:
     pack = save_pack(random_pack(WIDTH, models.files.sha256, gate=open_gate(16)), tmp_path / "p", card="")
     stock = system(models, "stock+batched").transcribe(NOISE, PLAIN)
-    assert [len(w.tokens) > 0 for w in stock.windows] == [True, True]
-    assert stock.windows[0].tokens == system(models, "stock").transcribe(NOISE, PLAIN).windows[0].tokens
+    assert [len(w.tokens) > 0 for w in windows_of(stock)] == [True, True]
+    assert windows_of(stock)[0].tokens == windows_of(system(models, "stock").transcribe(NOISE, PLAIN))[0].tokens
     steered = system(models, f"steered:{pack}+batched").transcribe(NOISE, PLAIN)
-    assert [w.edited_share for w in steered.windows] == pytest.approx([1.0, 1.0], abs=1e-3)
+    assert [w.edited_share for w in windows_of(steered)] == pytest.approx([1.0, 1.0], abs=1e-3)
     assert steered.text != stock.text
     assert system(models, f"gate:0.5@{pack}+batched").transcribe(NOISE, PLAIN).text == ""
     assert system(models, "stock+vad+batched").transcribe(np.zeros(16_000, np.float32), PLAIN).text == ""

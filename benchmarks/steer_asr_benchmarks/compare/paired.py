@@ -36,7 +36,7 @@ def compare_scores(
         "changed_texts": sum(one.text != other.text for one, other in pairs),
         "nonspeech": {
             "minutes": fsum(one.duration_s for _, one in quiet) / 60,
-            "hallucination_rate": {name: _clips_with(quiet, _came(name)) for name in DEFINITIONS},
+            "hallucination_rate": {name: _clips_with(_all_known(quiet, name), _came(name)) for name in DEFINITIONS},
             "words_per_min": _change(quiet, lambda score: score.words, lambda score: score.duration_s / 60),
         },
         "speech": {
@@ -79,6 +79,11 @@ def _clips_with(pairs: Sequence[Pair], counts: Callable[[ClipScore], bool]) -> d
 
 def _came(definition: str) -> Callable[[ClipScore], bool]:
     return lambda score: getattr(score.came, definition)
+
+
+def _all_known(pairs: Sequence[Pair], definition: str) -> Sequence[Pair]:
+    """The pairs, or none of them when one side has a clip on which it did not tell what the definition asks for."""
+    return pairs if all(getattr(score.came, definition) is not None for pair in pairs for score in pair) else []
 
 
 def _wer(speech: Sequence[Pair]) -> dict[str, Any]:

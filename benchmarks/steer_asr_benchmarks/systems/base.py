@@ -45,14 +45,17 @@ class Decoding:
 
 @dataclass(frozen=True)
 class PredictedSegment:
-    """A piece of text as the system returned it. The three scores are those of the window it came from."""
+    """A piece of text as the system returned it. The three scores are those of the window it came from.
+
+    None where the system does not tell: servers need not.
+    """
 
     start: float
     end: float
     text: str
-    no_speech_prob: float
-    avg_logprob: float
-    compression_ratio: float
+    no_speech_prob: float | None
+    avg_logprob: float | None
+    compression_ratio: float | None
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,8 @@ class Prediction:
     language: str
     language_forced: bool
     segments: tuple[PredictedSegment, ...]
-    windows: tuple[Window, ...]
+    windows: tuple[Window, ...] | None
+    """None where the system does not tell."""
     nobody_speaks: float | None = None
     """Probability that nobody speaks anywhere in the clip."""
     edited_share: float | None = None

@@ -12,13 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from steer_asr._files import sha256_of
 from steer_asr.errors import SteerOptionError
-from steer_asr_benchmarks.loops import without_loops
+from steer_asr_benchmarks.loops import has_loop, without_loops
 from steer_asr_benchmarks.systems.base import Decoding, PredictedSegment, Prediction, System
 from steer_asr_benchmarks.text import normalize, words_of
 
@@ -44,7 +46,7 @@ def make_nospeech(name: str, inner: System, threshold: float) -> Filtered:
     """Drops segments from windows whose `no_speech_prob` is above `threshold`."""
 
     def keep(segments: Segments) -> Segments:
-        return tuple(segment for segment in segments if not segment.no_speech_prob > threshold)
+        return tuple(segment for segment in segments if (segment.no_speech_prob or 0.0) <= threshold)
 
     return Filtered(name, inner, keep, {**inner.options, "kind": "nospeech", "no_speech_prob_at_most": threshold})
 
@@ -65,7 +67,9 @@ def make_boh(name: str, inner: System, path: str | None) -> Filtered:
         )
         return _without_repeats(tuple(left))
 
-    stated = {"kind": "boh", "phrases": len(phrases), "phrases_from": "built-in" if path is None else Path(path).name}
+    stated: dict[str, Any] = {"kind": "boh", "phrases": len(phrases), "phrases_from": "built-in"}
+    if path is not None:
+        stated |= {"phrases_from": Path(path).name, "phrases_sha256": sha256_of(Path(path))}
     return Filtered(name, inner, keep, {**inner.options, **stated})
 
 
@@ -102,12 +106,9 @@ def _phantom(text: str, phrases: frozenset[tuple[str, ...]]) -> bool:
 
 
 def _without_repeats(segments: Segments) -> Segments:
-    """Of segments in a row with the same words, the first: a loop may spread over segments."""
-    kept: list[PredictedSegment] = []
-    for segment in segments:
-        if not kept or not _words(segment.text) or _words(segment.text) != _words(kept[-1].text):
-            kept.append(segment)
-    return tuple(kept)
+    """Of segments in a row with the same words, the first, where they make a loop: it may spread over segments."""
+    runs = [(words, tuple(run)) for words, run in groupby(segments, key=lambda segment: _words(segment.text))]
+    return tuple(segment for words, run in runs for segment in (run[:1] if has_loop(words * len(run)) else run))
 
 
 def _words(text: str) -> list[str]:

@@ -28,8 +28,8 @@ class EncoderMemory:
         key = hashlib.sha256(np.asarray(features).tobytes()).digest()
         if key not in self._outputs:
             self._outputs[key] = np.array(encode(), dtype=np.float32)
-            if len(self._outputs) > KEPT_WINDOWS:
-                self._outputs.popitem(last=False)
+            while len(self._outputs) > 1 and sum(map(len, self._outputs.values())) > KEPT_WINDOWS:
+                self._outputs.popitem(last=False)  # the batched pipeline has eight windows in one output
         return ctranslate2.StorageView.from_array(self._outputs[key].copy())
 
 

@@ -59,9 +59,7 @@ class WhisperSystem:
 
     def transcribe(self, audio: np.ndarray, decoding: Decoding) -> Prediction:
         """Runs the lazy segments to their end. English-only models are always told English."""
-        arguments = {**decoding.whisper_options(), **self.arguments}
-        if not self.multilingual:
-            arguments["language"] = "en"
+        arguments = {**decoding.whisper_options(), **self.arguments, "language": self.language(decoding)}
         self.model.windows.clear()
         segments, info = self.model.transcribe(audio, **arguments)
         segments = tuple(
@@ -74,6 +72,10 @@ class WhisperSystem:
         report = getattr(info, "steer", None)
         return prediction if report is None else _with_steering(prediction, report)
 
+    def language(self, decoding: Decoding) -> str | None:
+        """The language it is told; None: it detects one."""
+        return self.arguments.get("language", decoding.language) if self.multilingual else "en"
+
     def with_arguments(self, **arguments: Any) -> WhisperSystem:
         """The same, called with further arguments."""
         return replace(self, arguments={**self.arguments, **arguments})
@@ -83,7 +85,7 @@ def _with_steering(prediction: Prediction, report: Any) -> Prediction:
     """Adds what a `steer_asr.transcription.SteerReport` says to the clip and to its windows."""
     windows = tuple(
         replace(window, nobody_speaks=_number(steered.nobody_speaks), edited_share=steered.edited_share)
-        for window, steered in zip(prediction.windows, report.windows, strict=True)
+        for window, steered in zip(prediction.windows or (), report.windows, strict=True)
     )
     return replace(
         prediction,

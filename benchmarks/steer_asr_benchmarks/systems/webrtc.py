@@ -25,7 +25,8 @@ class BehindWebRTC:
     def transcribe(self, audio: np.ndarray, decoding: Decoding) -> Prediction:
         spans = speech_spans(audio, "webrtc", aggressiveness=self.aggressiveness)
         if not spans:
-            return Prediction(decoding.language or "en", True, (), ())
+            language = self.inner.language(decoding)
+            return Prediction(language or "", language is not None, (), ())
         clips = ",".join(f"{second:.3f}" for span in spans for second in (span.start_s, span.end_s))
         return self.inner.with_arguments(clip_timestamps=clips).transcribe(audio, decoding)
 
