@@ -132,11 +132,11 @@ def start_or_resume(out: Path, description: Mapping[str, Any]) -> None:
     """
     path = out / RUN_FILE
     description = json.loads(json.dumps(description))
-    if not path.exists():
-        if any(out.glob("predictions*.jsonl")):
-            raise OutputError(f"{out} holds predictions but no {RUN_FILE} that says of what; give another folder")
+    if not any(out.glob("predictions*.jsonl")):  # as in a checkout: nothing to keep
         _write_run(path, description)
         return
+    if not path.exists():
+        raise OutputError(f"{out} holds predictions but no {RUN_FILE} that says of what; give another folder")
     run = read_run(out)
     model = run.get("model") or description["model"]  # None where only servers were asked, which go with any model
     run, description = {**run, "model": model}, {**description, "model": description["model"] or model}

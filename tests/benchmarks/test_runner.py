@@ -196,6 +196,17 @@ def test_a_changed_manifest_is_refused_and_a_new_commit_is_not(
     assert len(calls) == 16
 
 
+def test_a_description_without_predictions_gives_way(options: RunOptions, calls: Calls, tmp_path: Path) -> None:
+    """As in a fresh checkout, which has reports and descriptions of other settings, and no predictions."""
+    run(options, tmp_path / "out")
+    for path in (tmp_path / "out").glob("predictions*.jsonl"):
+        path.unlink()
+    calls.clear()
+    run(replace(options, limit=2), tmp_path / "out")
+    assert runner.read_run(tmp_path / "out")["data"]["limit"] == 2
+    assert calls
+
+
 def test_predictions_of_unknown_origin_are_not_added_to(options: RunOptions, calls: Calls, tmp_path: Path) -> None:
     run(options, tmp_path / "out")
     (tmp_path / "out" / "run.json").unlink()
