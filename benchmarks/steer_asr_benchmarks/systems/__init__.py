@@ -19,12 +19,18 @@ from steer_asr.models import ModelFiles, find_model
 from steer_asr.steering import parse_steer
 from steer_asr_benchmarks.systems.base import System
 from steer_asr_benchmarks.systems.batched import RecordingPipeline, RecordingSteeredPipeline
+from steer_asr_benchmarks.systems.executors import (
+    TransformersModel,
+    hybrid_model,
+    make_compiled,
+    make_transformers,
+)
 from steer_asr_benchmarks.systems.filters import make_boh, make_nospeech
 from steer_asr_benchmarks.systems.gate import make_gate
 from steer_asr_benchmarks.systems.names import KINDS, SERVER, SystemName, number
 from steer_asr_benchmarks.systems.server import make_server
 from steer_asr_benchmarks.systems.shared import EncoderMemory, SharedEncoder
-from steer_asr_benchmarks.systems.steered import RecordingSteeredModel, make_steered
+from steer_asr_benchmarks.systems.steered import RecordingSteeredModel, make_steered, wanted_steering
 from steer_asr_benchmarks.systems.stock import RecordingWhisperModel, WhisperSystem, make_stock
 from steer_asr_benchmarks.systems.webrtc import make_webrtc
 
@@ -33,6 +39,9 @@ __all__ = ["ModelOptions", "Models", "SystemName", "make_systems"]
 AnyWhisper = TypeVar("AnyWhisper", bound=WhisperModel)
 NOT_BATCHED = {"rule", "hst", "webrtcvad", "fallback", "defaults"}
 """What faster-whisper's batched pipeline has no such thing as."""
+EXECUTORS: Mapping[str, tuple[str, ...]] = {"hybrid": ("steered", "gate"), "hf": ("stock", "steered")}
+"""The kinds of systems that run on executors other than ct2."""
+NOT_IN_TRANSFORMERS = {"vad", "fallback", "defaults", "batched"}
 
 
 @dataclass(frozen=True)
@@ -61,11 +70,27 @@ class Models:
 
     @cached_property
     def stock(self) -> RecordingWhisperModel:
-        return self._shared(RecordingWhisperModel(self.files.path, **self._loading()))
+        return self._shared(RecordingWhisperModel(self.files.path, **self.loading()))
 
     @cached_property
     def steered(self) -> RecordingSteeredModel:
-        return self._shared(RecordingSteeredModel(self.files, **self._loading()))
+        return self._shared(RecordingSteeredModel(self.files, **self.loading()))
+
+    @cached_property
+    def hybrid(self) -> RecordingSteeredModel:
+        return hybrid_model(self.files, **self.loading())
+
+    @cached_property
+    def transformers(self) -> TransformersModel:
+        return TransformersModel(self.files, self.options.device)
+
+    def steered_by(self, executor: str) -> RecordingSteeredModel:
+        return self.hybrid if executor == "hybrid" else self.steered
+
+    def loading(self) -> dict[str, Any]:
+        """How models are loaded, as arguments of faster-whisper."""
+        options = self.options
+        return {"device": options.device, "compute_type": options.compute_type, "cpu_threads": options.cpu_threads}
 
     def _shared(self, whisper: AnyWhisper) -> AnyWhisper:
         if self.options.share_encoder:
@@ -77,12 +102,12 @@ class Models:
     @property
     def used(self) -> bool:
         """Whether any system runs here; servers under test do not."""
-        return not {"stock", "steered"}.isdisjoint(self.__dict__)
+        return not {"stock", "steered", "hybrid", "transformers"}.isdisjoint(self.__dict__)
 
     @property
     def loaded(self) -> WhisperModel:
         """One that a system has made use of already, if any has."""
-        return self.stock if "stock" in self.__dict__ else self.steered
+        return next((self.__dict__[name] for name in ("stock", "hybrid") if name in self.__dict__), self.steered)
 
     def describe(self) -> dict[str, Any] | None:
         """The model for the report; None where none was used."""
@@ -99,10 +124,6 @@ class Models:
             "cpu_threads": self.options.cpu_threads,
             "shared_encoder": self.options.share_encoder,
         }
-
-    def _loading(self) -> dict[str, Any]:
-        options = self.options
-        return {"device": options.device, "compute_type": options.compute_type, "cpu_threads": options.cpu_threads}
 
 
 def make_systems(names: Sequence[str], models: Models, steer: str = "default") -> list[System]:
@@ -128,9 +149,20 @@ def _make(name: SystemName, models: Models, steer: str) -> System:
     """One system; `_MAKERS` says how, by kind."""
     if name.kind == SERVER:
         return make_server(name.text, name.argument or "")
+    if name.executor != "ct2" and name.kind not in EXECUTORS[name.executor]:
+        kinds = " and ".join(EXECUTORS[name.executor])
+        raise SteerOptionError(f"system {name.text!r}: +{name.executor} goes with {kinds}")
+    if name.executor == "hf" and (refused := NOT_IN_TRANSFORMERS & set(name.modifiers)):
+        raise SteerOptionError(f"system {name.text!r}: +hf does not go with +{sorted(refused)[0]}")
     if name.batched and (refused := NOT_BATCHED & {name.kind, *name.modifiers}):
         raise SteerOptionError(f"system {name.text!r}: the batched pipeline knows no {sorted(refused)[0]}")
     return _MAKERS[name.kind](name, models, steer)
+
+
+def _plain(name: SystemName, models: Models, _steer: str) -> System:
+    if name.executor == "hf":
+        return make_transformers(name.text, models.transformers, None, name.arguments())
+    return _stock(name, models)
 
 
 def _stock(
@@ -142,15 +174,21 @@ def _stock(
 
 
 def _steered(name: SystemName, models: Models, steer: str) -> System:
-    pipeline = RecordingSteeredPipeline(models.steered) if name.batched else None
-    return make_steered(name.text, models.steered, name.argument or steer, name.arguments(), pipeline)
+    asked = name.argument or steer
+    if name.executor == "hf":
+        steering = wanted_steering(name.text, asked)
+        return make_transformers(name.text, models.transformers, steering, name.arguments())
+    model = models.steered_by(name.executor)
+    pipeline = RecordingSteeredPipeline(model) if name.batched else None
+    return make_steered(name.text, model, asked, name.arguments(), pipeline)
 
 
 def _gate(name: SystemName, models: Models, steer: str) -> System:
     steering = parse_steer(steer)
-    pipeline = RecordingSteeredPipeline(models.steered) if name.batched else None
+    model = models.steered_by(name.executor)
+    pipeline = RecordingSteeredPipeline(model) if name.batched else None
     pack = "default" if steering is None else steering.pack
-    return make_gate(name.text, models.steered, name.argument, pack, name.arguments(), pipeline)
+    return make_gate(name.text, model, name.argument, pack, name.arguments(), pipeline)
 
 
 def _rule(name: SystemName, models: Models, _steer: str) -> System:
@@ -174,12 +212,15 @@ def _webrtc(name: SystemName, models: Models, _steer: str) -> System:
 
 
 _MAKERS: Mapping[str, Callable[[SystemName, Models, str], System]] = {
-    "stock": lambda name, models, _: _stock(name, models),
+    "stock": _plain,
     "steered": _steered,
     "gate": _gate,
     "rule": _rule,
     "nospeech": lambda name, models, _: make_nospeech(name.text, _stock(name, models), name.number(0.6, 0.0, 1.0)),
     "hst": _hst,
     "webrtcvad": _webrtc,
+    "compiled": lambda name, models, _: make_compiled(
+        name.text, name.argument or "", models.loading(), name.arguments(), batched=name.batched
+    ),
     "boh": lambda name, models, _: make_boh(name.text, _stock(name, models), name.argument),
 }

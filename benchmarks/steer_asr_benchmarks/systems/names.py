@@ -37,6 +37,7 @@ KINDS: Mapping[str, Kind] = {
     "nospeech": Kind("stock without segments whose no_speech_prob is higher", "PROBABILITY, else 0.6"),
     "hst": Kind("stock with hallucination_silence_threshold and word timestamps", "SECONDS, else 2.0"),
     "webrtcvad": Kind("stock behind WebRTC's detector", "AGGRESSIVENESS 0 to 3, else 2"),
+    "compiled": Kind("plain faster-whisper on a model that steer-asr compile wrote", "DIR"),
     "boh": Kind("stock without known phantom phrases and loops (bag of hallucinations)", "FILE of phrases, else ours"),
 }
 
@@ -49,6 +50,7 @@ class Modifier:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of `transcribe` that it sets."""
     batched: bool = False
+    executor: str | None = None
 
 
 FALLBACK = {
@@ -69,6 +71,8 @@ MODIFIERS: Mapping[str, Modifier] = {
     ),
     "auto": Modifier("language detected and not forced", {"language": None}),
     "batched": Modifier("through the batched pipeline, 8 windows at a time", {"batch_size": 8}, batched=True),
+    "hybrid": Modifier("with a torch encoder before CTranslate2's decoder; steered and gate only", executor="hybrid"),
+    "hf": Modifier("in transformers, greedy or with beams, 30 s at a time; stock and steered only", executor="hf"),
 }
 
 
@@ -111,6 +115,11 @@ class SystemName:
     @property
     def batched(self) -> bool:
         return any(MODIFIERS[name].batched for name in self.modifiers)
+
+    @property
+    def executor(self) -> str:
+        """What runs the encoder and the decoder; the last one named."""
+        return next((e for name in reversed(self.modifiers) if (e := MODIFIERS[name].executor)), "ct2")
 
     def number(self, default: float, low: float, high: float) -> float:
         """The argument as a number; raises `SteerOptionError` when it is none, or none from `low` to `high`."""

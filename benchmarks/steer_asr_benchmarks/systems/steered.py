@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from steer_asr._files import sha256_of
-from steer_asr.ct2 import EXECUTOR, SteeredWhisperModel
+from steer_asr.ct2 import SteeredWhisperModel
 from steer_asr.errors import SteerOptionError
 from steer_asr.models import ModelFiles
 from steer_asr.pack import CARD_FILE, SteerPack, load_pack
-from steer_asr.steering import parse_steer
+from steer_asr.steering import Steering, parse_steer
 from steer_asr_benchmarks.systems.base import Window
 from steer_asr_benchmarks.systems.batched import RecordingSteeredPipeline
 from steer_asr_benchmarks.systems.stock import WhisperSystem, record_window
@@ -40,9 +40,7 @@ def make_steered(
 
     Raises `SteerOptionError` when `steer` asks for no steering, and `PackError` when the pack does not fit the model.
     """
-    steering = parse_steer(steer)
-    if steering is None:
-        raise SteerOptionError(f"system {name!r}: steer={steer!r} asks for no steering; use the system 'stock'")
+    steering = wanted_steering(name, steer)
     pack = steering.pack
     if not isinstance(pack, SteerPack):
         pack = load_pack(pack, model_sha256=model.files.sha256, model_name=model.files.name)
@@ -50,7 +48,7 @@ def make_steered(
     model.steered(steering)  # checks that the pack fits, before anything runs
     stated = {
         "kind": "steered",
-        "executor": EXECUTOR,
+        "executor": model.executor,
         "suppress_blank": False,
         "vad_filter": False,
         "pack": describe_pack(pack),
@@ -60,6 +58,14 @@ def make_steered(
     return WhisperSystem(
         name, pipeline or model, multilingual, {**arguments, "steer": steering}, stated | dict(arguments)
     )
+
+
+def wanted_steering(name: str, steer: Any) -> Steering:
+    """What `steer` asks for. Raises `SteerOptionError` when that is nothing."""
+    steering = parse_steer(steer)
+    if steering is None:
+        raise SteerOptionError(f"system {name!r}: steer={steer!r} asks for no steering; use the system 'stock'")
+    return steering
 
 
 def describe_pack(pack: SteerPack) -> dict[str, Any]:
