@@ -37,7 +37,7 @@ def transcribe(
     files: Annotated[list[str], typer.Argument(help="Audio files or patterns ('*.wav'); - reads standard input.")],
     model: Annotated[str, typer.Option(help="Name (base, tiny.en, ...) or CTranslate2 directory.")] = "base",
     steer: Annotated[
-        str, typer.Option(help="default, off, a strength from 0 to 1, PACK, or PACK@STRENGTH.")
+        str, typer.Option(help="default, off, a strength from 0 to 1, max_wer=0.05, PACK, PACK@STRENGTH.")
     ] = "default",
     format: Annotated[str, typer.Option("--format", "-f", help="text, json, srt, vtt or verbose_json.")] = "text",
     out: Annotated[

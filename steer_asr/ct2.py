@@ -165,8 +165,9 @@ class SteeredWhisperModel(WhisperModel):
         return self._unsteered() if steering is None else self._bind(steering)
 
     def _bind(self, steering: Steering) -> SteeredWhisperModel:
-        bound = self._unsteered()
-        bound._run = run = _Run(steering, self._pack(steering), self.executor)
+        bound, pack = self._unsteered(), self._pack(steering)
+        steering = steering.for_pack(pack)
+        bound._run = run = _Run(steering, pack, self.executor)
         if steering.early_exit:
             if run.pack.gate is None:
                 raise SteerOptionError(f"early_exit needs a gate, and pack {run.pack.name!r} has none")

@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -148,6 +149,9 @@ def transcribe(
 
     if steering is None:
         return HfTranscription(write(), None)
+    if steering.max_wer_increase is not None:
+        pack = _fitting_pack(model, steering.pack, CHECKS[0])
+        steering = replace(steering.for_pack(pack), pack=pack)
     with _steer(
         model,
         steering.pack,

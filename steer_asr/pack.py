@@ -8,6 +8,7 @@
 | `steer.json` | base model and SHA-256 of its weights, hook point, front-end, feature ids, edits, gate, calibration |
 | `sae_weights.safetensors`, `cfg.json` | the features, in SAELens's format |
 | `README.md` | the model card |
+| `strength.svg` | the strength curve, for the card; only where it was measured |
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 MAX_PACK_BYTES = 1_000_000
-STEER_FILE, CARD_FILE = "steer.json", "README.md"
+STEER_FILE, CARD_FILE, CURVE_FILE = "steer.json", "README.md", "strength.svg"
 FRONT_END = "faster-whisper"
 """Mel front-end with faster-whisper's padding (0.0 in normalised log-mel); transformers pads differently."""
 SHIPPED = Path(__file__).parent / "packs"
@@ -57,7 +58,8 @@ class SteerPack:
     compute_types: tuple[str, ...] = ("float32",)
     """Compute types it was calibrated for."""
     calibration: tuple[Mapping[str, float], ...] = ()
-    """Points of the strength curve on held-out windows: strength, text_rate, newly_empty_rate, changed_words, ..."""
+    """Points of the strength curve on held-out windows: strength, text_rate, newly_empty_rate, changed_words, ...
+    `steer_asr.calibration` reads `max_wer_increase` off it."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """Training data, licence, recipe, code version."""
     path: Path | None = None
@@ -209,8 +211,11 @@ def _read_header(path: Path) -> dict[str, Any]:
     return header
 
 
-def save_pack(pack: SteerPack, folder: str | os.PathLike[str], *, card: str) -> Path:
-    """Writes `pack` with its model card, whole or not at all; raises `PackError` when it would exceed 1 MB."""
+def save_pack(pack: SteerPack, folder: str | os.PathLike[str], *, card: str, picture: bytes | None = None) -> Path:
+    """Writes `pack` with its model card, whole or not at all; raises `PackError` when it would exceed 1 MB.
+
+    `picture` is the strength curve as SVG, which the card may show as `strength.svg`.
+    """
     folder = Path(folder)
     header = {
         "format_version": FORMAT_VERSION,
@@ -230,6 +235,8 @@ def save_pack(pack: SteerPack, folder: str | os.PathLike[str], *, card: str) -> 
         save_features(temporary, pack.features, metadata)
         (temporary / STEER_FILE).write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
         (temporary / CARD_FILE).write_text(card, encoding="utf-8")
+        if picture is not None:
+            (temporary / CURVE_FILE).write_bytes(picture)
         size = sum(file.stat().st_size for file in temporary.iterdir())
         if size > MAX_PACK_BYTES:
             raise PackError(f"the pack would have {size} bytes, at most {MAX_PACK_BYTES}; keep fewer features")

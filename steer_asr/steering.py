@@ -2,6 +2,7 @@
 
     parse_steer(0.5)                        # Steering(pack="default", strength=0.5)
     parse_steer("my-pack@0.8")              # Steering(pack="my-pack", strength=0.8)
+    parse_steer("max_wer=0.05")             # Steering(max_wer_increase=0.05): the pack's curve says how strong
     report = steer_frames(x, pack, 1.0)     # edits one window's encoder output in place, says what it did
 
 `steer=` means the same in Python, on the command line and over HTTP.
@@ -11,11 +12,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from steer_asr.calibration import strength_within
 from steer_asr.errors import SteerOptionError
 from steer_asr.pack import SteerPack
 from steer_asr.transcription import FeatureActivity, WindowReport
@@ -26,8 +28,10 @@ SILENT_WEIGHT = 0.5
 """A window in which every frame gets this much of the edit is one where nobody speaks, as far as decoding goes."""
 HOW = (
     "use None or 'off', True or 'default', a strength from 0 to 1, a pack name or path, 'PACK@STRENGTH', "
-    "{'pack': ..., 'strength': ...}, or a Steering"
+    "{'pack': ..., 'strength': ...}, 'max_wer=0.05', {'max_wer_increase': 0.05}, or a Steering"
 )
+MAX_WER = ("max_wer=", "max_wer_increase=")
+OPTIONS = ("pack", "strength", "max_wer_increase", "steer_language_detection", "early_exit")
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,9 @@ class Steering:
     early_exit: bool = False
     """Do not decode windows in which the gate gives every frame at least half of the edit: the answer is empty, and
     such a window costs its encoder pass only. Needs a strength of at least 0.5, and a pack with a gate."""
+    max_wer_increase: float | None = None
+    """Instead of a strength: the most that the word error rate may rise, 0.05 being five points. The largest strength
+    that keeps to it on the pack's calibration curve is used (see `steer_asr.calibration`)."""
 
     def __post_init__(self) -> None:
         if isinstance(self.strength, bool) or not isinstance(self.strength, int | float):
@@ -62,6 +69,27 @@ class Steering:
             raise SteerOptionError(
                 f"early_exit needs windows that get at least half of the edit; a strength of {self.strength} gives less"
             )
+        if self.max_wer_increase is not None:
+            self._check_max_wer_increase(self.max_wer_increase)
+
+    def _check_max_wer_increase(self, bound: float) -> None:
+        if isinstance(bound, bool) or not isinstance(bound, int | float) or not 0.0 <= bound <= 1.0:
+            raise SteerOptionError(f"max_wer_increase {bound!r} is no share from 0 to 1; 0.05 is five points of WER")
+        if self.strength != 1.0:
+            raise SteerOptionError(
+                f"strength {self.strength} and max_wer_increase {bound} both say how strong; give one of them"
+            )
+
+    def for_pack(self, pack: SteerPack) -> Steering:
+        """The same with its strength settled: `max_wer_increase` is read off the curve of `pack`.
+
+        Raises `SteerOptionError` when the pack has no curve, when the bound leaves no strength, or when it leaves less
+        than `early_exit` needs.
+        """
+        if self.max_wer_increase is None:
+            return self
+        strength = strength_within(pack.calibration, self.max_wer_increase, pack.name)
+        return replace(self, strength=strength, max_wer_increase=None)
 
 
 def parse_steer(value: object) -> Steering | None:
@@ -89,10 +117,12 @@ def parse_steer(value: object) -> Steering | None:
 
 
 def _parse_mapping(value: Mapping[Any, Any]) -> Steering:
-    if unknown := sorted(set(map(str, value)) - {"pack", "strength", "steer_language_detection", "early_exit"}):
+    if unknown := sorted(set(map(str, value)) - set(OPTIONS)):
         raise SteerOptionError(f"steer has no option {unknown[0]!r}; {HOW}")
     if not isinstance(value.get("pack", "default"), str | SteerPack):
         raise SteerOptionError(f"pack {value['pack']!r} is not a name; {HOW}")
+    if value.get("max_wer_increase") is not None and "strength" in value:
+        raise SteerOptionError("strength and max_wer_increase both say how strong; give one of them")
     return Steering(**dict(value))
 
 
@@ -104,6 +134,10 @@ def _parse_text(text: str) -> Steering | None:
     if (strength := _number(text)) is not None:
         return Steering(strength=strength)
     name, at, tail = text.rpartition("@")
+    if tail.startswith(MAX_WER) and bool(name) == bool(at):
+        if (bound := _number(tail.partition("=")[2])) is None:
+            raise SteerOptionError(f"steer={text!r}: write the bound as a share, for example max_wer=0.05")
+        return Steering(pack=name or "default", max_wer_increase=bound)
     if at and (strength := _number(tail)) is not None and name:
         return Steering(pack=name, strength=strength)
     if not text or at and not tail:

@@ -50,7 +50,10 @@ OPTIONS: dict[str, Any] = {
     "model": (list[str], _option("Name (base, tiny.en) or CTranslate2 directory; give it again for more.", "base")),
     "steer": (
         str,
-        _option("Steering of requests that ask for none: off, default, 0 to 1, PACK, or PACK@STRENGTH.", "default"),
+        _option(
+            "Steering of requests that ask for none: off, default, 0 to 1, max_wer=0.05, PACK, PACK@0.5.",
+            "default",
+        ),
     ),
     "max_steer": (float, _option("Highest strength that a request may ask for.", "1")),
     "host": (str, _option("Address to listen on; anything but loopback needs an API key.", "127.0.0.1")),

@@ -55,7 +55,8 @@ class AudioFields(BaseModel):
     temperature: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
     """Sampling temperature; 0 starts greedy and rises only where decoding fails."""
     steer: Annotated[str, Field(max_length=1000)] | dict[str, str] | None = None
-    """Not OpenAI's: off, default, a strength from 0 to 1, PACK, PACK@STRENGTH, or JSON. If absent, the server's."""
+    """Not OpenAI's: off, default, a strength from 0 to 1, max_wer=0.05, PACK, PACK@STRENGTH, or JSON. If absent, the
+    server's."""
     hotwords: Annotated[str | None, Field(max_length=2000)] = None
     """Not OpenAI's: words to expect, as faster-whisper takes them."""
 

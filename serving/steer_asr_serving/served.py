@@ -10,11 +10,12 @@ Requests can only name the models and packs in it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from steer_asr.calibration import strength_within
 from steer_asr.errors import ModelError, PackError, SteerOptionError, unknown_name
 from steer_asr.models import ModelFiles, find_model
 from steer_asr.pack import list_packs, load_pack
@@ -39,6 +40,8 @@ class ServedModel:
     """Name or folder of the pack that "default" stands for in a request; None when it stands for none."""
     default_steering: Steering | None
     max_steer: float = 1.0
+    curves: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    """{name or folder of a pack: its strength curve}, which `max_wer_increase` is read off."""
 
     @classmethod
     def find(cls, source: str, settings: Settings) -> ServedModel:
@@ -51,30 +54,46 @@ class ServedModel:
             if steering.pack == "default" and default_pack:
                 steering = replace(steering, pack=default_pack)
             _check_pack(steering, files)
-            if steering.strength > settings.max_steer:
-                raise SteerOptionError(f"steer {settings.steer!r} is above max_steer ({settings.max_steer:g})")
             default_pack = default_pack or str(steering.pack)
-        return cls(files.name, source, packs, default_pack, steering, settings.max_steer)
+        sources = {*packs.values(), *(() if steering is None else [str(steering.pack)])}
+        curves = {name: load_pack(name, model_sha256=files.sha256).calibration for name in sources}
+        served = cls(files.name, source, packs, default_pack, None, settings.max_steer, curves)
+        if steering is None:
+            return served
+        if steering.max_wer_increase is None and steering.strength > settings.max_steer:
+            raise SteerOptionError(f"steer {settings.steer!r} is above max_steer ({settings.max_steer:g})")
+        return replace(served, default_steering=served._settled(steering))
 
     def steering(self, wanted: object) -> Steering | None:
         """What a request's `steer` means; `None`, that is nothing asked, is the server's default.
 
         Means what it means in Python, except that a pack has to be one of `packs`, since a client's word is never a
-        path, and a strength at most `max_steer`. Raises `SteerOptionError`.
+        path and nothing to download, and a strength at most `max_steer`, which also caps what `max_wer_increase` would
+        choose. The strength of the answer is settled. Raises `SteerOptionError`.
         """
         if wanted is None:
             return self.default_steering
         steering = parse_steer(wanted)
         if steering is None:
             return None
-        if steering.strength > self.max_steer:
+        if steering.max_wer_increase is None and steering.strength > self.max_steer:
             raise SteerOptionError(
                 f"strength {steering.strength:g} is above this server's maximum; send steer={self.max_steer:g} or less"
             )
         known = {**self.packs, **({"default": self.default_pack} if self.default_pack else {})}
         if steering.pack not in known:
             raise SteerOptionError(unknown_name("pack", str(steering.pack), known))
-        return replace(steering, pack=known[str(steering.pack)])
+        return self._settled(replace(steering, pack=known[str(steering.pack)]))
+
+    def _settled(self, steering: Steering) -> Steering:
+        """With a strength in the place of `max_wer_increase`: at most this server's maximum."""
+        if steering.max_wer_increase is None:
+            return steering
+        source = str(steering.pack)
+        strength = strength_within(self.curves[source], steering.max_wer_increase, self.pack_name(steering))
+        if self.max_steer == 0:
+            raise SteerOptionError("this server's maximum strength is 0; send steer=off")
+        return replace(steering, strength=min(strength, self.max_steer), max_wer_increase=None)
 
     def pack_name(self, steering: Steering) -> str:
         """The name of the pack that a steering of this model uses."""

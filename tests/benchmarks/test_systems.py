@@ -87,6 +87,18 @@ def test_steered_changes_the_text_and_says_what_it_did(models: Models, pack: Pat
     assert all(w.edited_share == pytest.approx(1.0, abs=1e-3) for w in windows_of(full))
 
 
+def test_the_report_has_the_strength_that_a_bound_on_wer_chose(models: Models, tmp_path: Path) -> None:
+    points = ({"strength": 0.25, "changed_words": 0.0}, {"strength": 0.75, "changed_words": 0.5})
+    gated = random_pack(WIDTH, models.files.sha256, gate=open_gate(16), calibration=points)
+    folder = save_pack(gated, tmp_path / "curve", card="", picture=b"<svg/>")
+    [bounded] = make_systems([f"steered:{folder}@max_wer=0.25"], models)
+    assert bounded.options["strength"] == 0.5
+    assert bounded.transcribe(AUDIO, Decoding("no_timestamps", "en")).edited_share == pytest.approx(0.5, abs=1e-3)
+    without_picture = save_pack(gated, tmp_path / "again" / "curve", card="another")
+    [same] = make_systems([f"steered:{without_picture}"], models)
+    assert same.options["pack"] == bounded.options["pack"], "neither card nor picture are part of what is hashed"
+
+
 def test_a_pack_without_a_gate_has_no_probability(models: Models, tmp_path: Path) -> None:
     ungated = save_pack(random_pack(WIDTH, models.files.sha256), tmp_path / "ungated", card="")
     [system] = make_systems(["steered"], models, steer=str(ungated))

@@ -71,6 +71,7 @@ def write_silencing_pack(folder: Path, model: Path, *, sha256: str) -> Path:
         ),
         edits=(Edit(7, "add", 1.0),),
         gate=open_gate(1),
+        calibration=({"strength": 0.25, "changed_words": 0.0}, {"strength": 0.75, "changed_words": 0.5}),
     )
     return save_pack(pack, folder, card="# A pack for tests")
 

@@ -130,3 +130,31 @@ def test_a_model_without_a_pack_can_still_be_served(packs) -> None:
 def test_what_cannot_be_served_is_found_before_the_start(settings: dict, error: type[Exception]) -> None:
     with pytest.raises(error):
         ours(**settings)
+
+
+CURVE = ({"strength": 0.25, "changed_words": 0.0}, {"strength": 0.75, "changed_words": 0.5})
+
+
+def test_a_bound_on_wer_is_settled_before_a_job_is_made(packs) -> None:
+    save_pack(build_pack(name="calm", base_sha256=SHA256, calibration=CURVE), packs / "calm", card="")
+    served = ours(steer="max_wer=0.25")
+    assert served.default_steering == Steering("calm", 0.5)
+    assert served.steering({"max_wer_increase": 0.0}) == Steering("calm", 0.25)
+    assert served.steering("calm@max_wer=0.5") == Steering("calm", 0.75)
+    with pytest.raises(SteerOptionError, match="'quiet' has no strength curve"):
+        served.steering("quiet@max_wer=0.5")
+    save_pack(build_pack(base_sha256=SHA256, calibration=CURVE[1:]), packs / "quiet", card="")
+    with pytest.raises(SteerOptionError, match="leaves no strength of pack 'quiet'"):
+        ours().steering("quiet@max_wer=0.25")
+    by_folder = ours(allowed_packs=(), steer=f"{packs / 'calm'}@max_wer=0.5")
+    assert by_folder.default_steering == Steering(str(packs / "calm"), 0.75)
+
+
+def test_the_maximum_caps_what_a_bound_would_choose(packs) -> None:
+    save_pack(build_pack(name="calm", base_sha256=SHA256, calibration=CURVE), packs / "calm", card="")
+    assert ours(steer="max_wer=1", max_steer=0.5).default_steering == Steering("calm", 0.5)
+    served = ours(steer="off", max_steer=0.5)
+    assert served.steering("max_wer=0.5") == Steering("calm", 0.5)
+    assert served.steering("max_wer=0") == Steering("calm", 0.25)
+    with pytest.raises(SteerOptionError, match="maximum strength is 0"):
+        ours(steer="off", max_steer=0).steering("max_wer=0.5")

@@ -93,6 +93,23 @@ def test_steering_changes_the_encoder_output_by_the_pack_and_by_nothing_else(
     np.testing.assert_array_equal(np.array(model.encode(mel)), plain)
 
 
+def test_a_bound_on_wer_is_read_off_the_packs_curve(model: SteeredWhisperModel, speech: np.ndarray) -> None:
+    points = ({"strength": 0.1, "changed_words": 0.01}, {"strength": 0.3, "changed_words": 0.05})
+    pack = random_pack(384, model.files.sha256, gate=open_gate(16), calibration=points)
+    segments, info = model.transcribe(speech, steer={"pack": pack, "max_wer_increase": 0.03}, **GREEDY)
+    read = [segment.text for segment in segments]
+    assert (info.steer.strength, info.steer.edited_share) == pytest.approx((0.2, 0.2))  # pyright: ignore[reportAttributeAccessIssue]
+    assert read == texts(model.transcribe(speech, steer=Steering(pack, 0.2), **GREEDY))
+    for steer, message in (
+        ({"max_wer_increase": 0.005, "pack": pack}, "leaves no strength"),
+        ({"max_wer_increase": 0.5, "pack": random_pack(384, model.files.sha256)}, "has no strength curve"),
+    ):
+        with pytest.raises(SteerOptionError, match=message):
+            model.transcribe(speech, steer=steer, **GREEDY)
+        with pytest.raises(SteerOptionError, match=message):
+            model.steered(steer)
+
+
 def test_segments_and_info_say_what_was_done(model: SteeredWhisperModel, speech: np.ndarray, pack: SteerPack) -> None:
     segments, info = model.transcribe(speech, steer=Steering(pack, 0.3), **GREEDY)
     assert isinstance(info, SteeredInfo)

@@ -63,14 +63,20 @@ def evaluate(
 
 
 def summarize(outcomes: Sequence[Outcome], stock: Sequence[Outcome], store: ActivationStore) -> dict[str, float]:
-    """Text rate on non-speech; on speech, the share newly empty and the word distance from stock's text."""
+    """Text rate on non-speech; on speech, the share newly empty and the word distance from stock's text.
+
+    `changed_words` is that distance per word of stock's text, so it bounds the rise of WER from above (see
+    `steer_asr.calibration`); `speech_words` is how many such words there are.
+    """
     before = {(o.window, o.mode): o.text for o in stock}
     quiet = [o for o in outcomes if store.windows[o.window]["kind"] == "nonspeech"]
     spoken = [o for o in outcomes if store.windows[o.window]["kind"] == "speech" and before[o.window, o.mode]]
     distance = jiwer.process_words([before[o.window, o.mode].lower() for o in spoken], [o.text.lower() for o in spoken])
+    stock_words = distance.hits + distance.substitutions + distance.deletions
     return {
         "text_rate": float(np.mean([bool(o.text) for o in quiet])),
         "newly_empty_rate": float(np.mean([not o.text for o in spoken])),
         "changed_words": distance.wer,
-        "deleted_words": distance.deletions / max(1, distance.hits + distance.substitutions + distance.deletions),
+        "deleted_words": distance.deletions / max(1, stock_words),
+        "speech_words": stock_words,
     }

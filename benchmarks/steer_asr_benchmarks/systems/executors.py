@@ -137,6 +137,6 @@ def make_transformers(
         if isinstance(pack, str):
             pack = load_pack(pack, model_sha256=model.files.sha256, model_name=model.files.name)
         pack.check_fits(sha256=model.files.sha256, model_name=model.files.name, d_model=model.loaded[0].config.d_model)
-        steering = replace(steering, pack=pack)
+        steering = replace(steering.for_pack(pack), pack=pack)
         stated |= {"pack": describe_pack(pack), "strength": steering.strength}
     return TransformersSystem(name, model, steering, arguments, stated | dict(arguments))

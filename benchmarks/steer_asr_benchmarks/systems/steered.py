@@ -11,7 +11,7 @@ from steer_asr._files import sha256_of
 from steer_asr.ct2 import SteeredWhisperModel
 from steer_asr.errors import SteerOptionError
 from steer_asr.models import ModelFiles
-from steer_asr.pack import CARD_FILE, SteerPack, load_pack
+from steer_asr.pack import CARD_FILE, CURVE_FILE, SteerPack, load_pack
 from steer_asr.steering import Steering, parse_steer
 from steer_asr_benchmarks.systems.base import Window
 from steer_asr_benchmarks.systems.batched import RecordingSteeredPipeline
@@ -44,7 +44,7 @@ def make_steered(
     pack = steering.pack
     if not isinstance(pack, SteerPack):
         pack = load_pack(pack, model_sha256=model.files.sha256, model_name=model.files.name)
-    steering = replace(steering, pack=pack)
+    steering = replace(steering.for_pack(pack), pack=pack)
     model.steered(steering)  # checks that the pack fits, before anything runs
     stated = {
         "kind": "steered",
@@ -69,7 +69,7 @@ def wanted_steering(name: str, steer: Any) -> Steering:
 
 
 def describe_pack(pack: SteerPack) -> dict[str, Any]:
-    """A pack for the report: its name, and a SHA-256 over all of its files but the card."""
+    """A pack for the report: its name, and a SHA-256 over all of its files but the card and its picture."""
     return {
         "name": pack.name,
         "sha256": None if pack.path is None else _pack_sha256(pack.path),
@@ -82,4 +82,6 @@ def describe_pack(pack: SteerPack) -> dict[str, Any]:
 
 
 def _pack_sha256(path: Path) -> str:
-    return sha256_of(*sorted(file for file in path.iterdir() if file.is_file() and file.name != CARD_FILE))
+    return sha256_of(
+        *sorted(file for file in path.iterdir() if file.is_file() and file.name not in (CARD_FILE, CURVE_FILE))
+    )
