@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from steer_asr.pack import SteerPack as SteerPack
     from steer_asr.pack import list_packs as list_packs
     from steer_asr.pack import load_pack as load_pack
+    from steer_asr.publish import push_pack as push_pack
     from steer_asr.steering import Steering as Steering
     from steer_asr.steering import parse_steer as parse_steer
     from steer_asr.transcription import Transcription as Transcription
@@ -38,6 +39,7 @@ _HOME = {
     "load_model": "ct2",
     "load_pack": "pack",
     "parse_steer": "steering",
+    "push_pack": "publish",
     "transcribe": "ct2",
 }
 

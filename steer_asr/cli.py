@@ -37,7 +37,8 @@ def transcribe(
     files: Annotated[list[str], typer.Argument(help="Audio files or patterns ('*.wav'); - reads standard input.")],
     model: Annotated[str, typer.Option(help="Name (base, tiny.en, ...) or CTranslate2 directory.")] = "base",
     steer: Annotated[
-        str, typer.Option(help="default, off, a strength from 0 to 1, max_wer=0.05, PACK, PACK@STRENGTH.")
+        str,
+        typer.Option(help="default, off, a strength from 0 to 1, max_wer=0.05, PACK, PACK@STRENGTH, hf://owner/name."),
     ] = "default",
     format: Annotated[str, typer.Option("--format", "-f", help="text, json, srt, vtt or verbose_json.")] = "text",
     out: Annotated[
@@ -182,13 +183,32 @@ def _choose(option: str, value: str, known: Sequence[str]) -> None:
         raise SteerOptionError(f"{option} {value!r}: choose {', '.join(known)}")
 
 
-@app.command()
-def packs(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
-    """List the steer packs that --steer can name, and where they come from."""
+packs_app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+app.add_typer(packs_app, name="packs")
+
+
+@packs_app.callback(invoke_without_command=True)
+def packs(context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """List the steer packs that --steer can name, and where they come from; or push one to the Hugging Face Hub."""
+    if context.invoked_subcommand is not None:
+        return
     from steer_asr.pack import list_packs
 
     rows = [asdict(info) for info in list_packs()]
     _table(rows, ("name", "origin", "base_model", "features", "bytes", "path"), as_json, "no packs")
+
+
+@packs_app.command()
+def push(
+    pack: Annotated[str, typer.Argument(help="Name or folder.")],
+    repo: Annotated[str, typer.Argument(help="owner/name; made if it does not exist.")],
+    private: Annotated[bool | None, typer.Option("--private/--public", help="For a new repository.")] = None,
+    message: Annotated[str | None, typer.Option("--message", "-m", help="Of the commit.")] = None,
+) -> None:
+    """Push a pack to the Hugging Face Hub. Prints what --steer takes: hf://owner/name@COMMIT."""
+    from steer_asr.publish import push_pack
+
+    typer.echo(push_pack(pack, repo, private=private, message=message))
 
 
 @app.command()

@@ -34,6 +34,22 @@ class PackMismatchError(PackError):
     """The pack was made for another model, front-end or hook point than the one it is used with."""
 
 
+class HubError(PackError):
+    """A pack could not be fetched from the Hugging Face Hub, or pushed to it."""
+
+
+class HubNotFoundError(HubError):
+    """There is no such repository or revision, or it is private."""
+
+
+class HubTokenError(HubError):
+    """There is no token, or it does not allow this."""
+
+
+class HubOfflineError(HubError):
+    """The hub cannot be reached, and what was asked for is not in the cache."""
+
+
 class HookPointError(SteerASRError):
     """The model has no such hook point."""
 

@@ -1,6 +1,7 @@
 """Steer packs: a folder with a few SAE features, what to do with them, and for which model.
 
     pack = load_pack("default", model_sha256="d01c30...")     # the one that was made for these weights
+    pack = load_pack("hf://owner/name@v1")                    # from the Hugging Face Hub, or its cache
     save_pack(pack, "my-pack", card="# My pack ...")
 
 | file | content |
@@ -27,13 +28,16 @@ from steer_asr.edits import Edit, EditPlan
 from steer_asr.errors import PackError, PackMismatchError, unknown_name
 from steer_asr.gate import Gate
 from steer_asr.hooks import OUTPUT_HOOK_POINT
-from steer_asr.sae import SaeFeatures, load_features, save_features
+from steer_asr.hub import Reference, fetch, is_reference
+from steer_asr.sae import CFG_FILE, WEIGHTS_FILE, SaeFeatures, load_features, save_features
 
 logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 MAX_PACK_BYTES = 1_000_000
 STEER_FILE, CARD_FILE, CURVE_FILE = "steer.json", "README.md", "strength.svg"
+REQUIRED_FILES, OPTIONAL_FILES = (STEER_FILE, CFG_FILE, WEIGHTS_FILE), (CARD_FILE, CURVE_FILE)
+"""All the files of a pack; only these are fetched from the hub or pushed to it."""
 FRONT_END = "faster-whisper"
 """Mel front-end with faster-whisper's padding (0.0 in normalised log-mel); transformers pads differently."""
 SHIPPED = Path(__file__).parent / "packs"
@@ -142,8 +146,13 @@ def _info(path: Path, origin: str) -> PackInfo:
 def find_pack(name: str | os.PathLike[str], *, model_sha256: str | None = None, model_name: str = "") -> Path:
     """Folder of a pack by name or path; "default" is the first listed pack that was made for the given weights.
 
-    Raises `PackError` for an unknown name (with the nearest ones) and when no pack was made for the model.
+    `hf://owner/name` and `hf://owner/name@revision` are on the Hugging Face Hub: the pack's files are downloaded to its
+    cache, or found there. Raises `PackError` for an unknown name (with the nearest ones) and when no pack was made for
+    the model; `HubError` for what the hub does not give.
     """
+    if is_reference(name):
+        reference = Reference.parse(os.fspath(name))
+        return fetch(reference, required=REQUIRED_FILES, optional=OPTIONAL_FILES, max_bytes=MAX_PACK_BYTES)
     packs = list_packs()
     if os.fspath(name) == "default":
         for info in packs:
@@ -166,7 +175,7 @@ def find_pack(name: str | os.PathLike[str], *, model_sha256: str | None = None, 
 def load_pack(
     name: str | os.PathLike[str] = "default", *, model_sha256: str | None = None, model_name: str = ""
 ) -> SteerPack:
-    """Loads a pack by name or path (see `find_pack`).
+    """Loads a pack by name, path or `hf://owner/name` (see `find_pack`); the last is named owner/name.
 
     Raises `PackError` when it is missing, corrupt, over 1 MB, of an unknown format version, or names features that
     its SAE lacks.
@@ -179,7 +188,7 @@ def load_pack(
     features = load_features(path)
     try:
         return SteerPack(
-            name=path.name,
+            name=Reference.parse(os.fspath(name)).repo if is_reference(name) else path.name,
             base_model=header["base_model"]["name"],
             base_sha256=header["base_model"]["sha256"],
             hook_point=header["hook_point"],
@@ -195,6 +204,16 @@ def load_pack(
         )
     except (KeyError, TypeError) as error:
         raise PackError(f"{path / STEER_FILE}: broken ({type(error).__name__}: {error})") from error
+
+
+def pinned(name: str) -> str:
+    """`name`, but a reference to the hub with the commit it stands for now, which is fetched: that cannot change later.
+
+    Raises as `find_pack`.
+    """
+    if not is_reference(name):
+        return name
+    return str(Reference(Reference.parse(name).repo, find_pack(name).name))
 
 
 def _read_header(path: Path) -> dict[str, Any]:

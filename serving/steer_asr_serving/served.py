@@ -17,8 +17,9 @@ from typing import Any
 
 from steer_asr.calibration import strength_within
 from steer_asr.errors import ModelError, PackError, SteerOptionError, unknown_name
+from steer_asr.hub import Reference, is_reference
 from steer_asr.models import ModelFiles, find_model
-from steer_asr.pack import list_packs, load_pack
+from steer_asr.pack import list_packs, load_pack, pinned
 from steer_asr.steering import Steering, parse_steer
 from steer_asr_serving.settings import Settings
 
@@ -53,6 +54,7 @@ class ServedModel:
         if steering is not None:
             if steering.pack == "default" and default_pack:
                 steering = replace(steering, pack=default_pack)
+            steering = replace(steering, pack=pinned(str(steering.pack)))
             _check_pack(steering, files)
             default_pack = default_pack or str(steering.pack)
         sources = {*packs.values(), *(() if steering is None else [str(steering.pack)])}
@@ -97,8 +99,9 @@ class ServedModel:
 
     def pack_name(self, steering: Steering) -> str:
         """The name of the pack that a steering of this model uses."""
+        source = str(steering.pack)
         names = {source: name for name, source in self.packs.items()}
-        return names.get(str(steering.pack)) or Path(str(steering.pack)).name
+        return names.get(source) or (Reference.parse(source).repo if is_reference(source) else Path(source).name)
 
 
 @dataclass
@@ -110,8 +113,13 @@ class Catalogue:
 
     @classmethod
     def find(cls, settings: Settings) -> Catalogue:
-        """Raises `ModelError`, `PackError` or `SteerOptionError` when the settings cannot be served."""
+        """Raises `ModelError`, `PackError` or `SteerOptionError` when the settings cannot be served.
+
+        Packs on the Hugging Face Hub that the settings name are fetched now, and stay at the commit that was found.
+        """
         _check_compute_type(settings.compute_type)
+        if settings.allowed_packs is not None:
+            settings = settings.model_copy(update={"allowed_packs": tuple(map(pinned, settings.allowed_packs))})
         found = [ServedModel.find(source, settings) for source in settings.models]
         models = {served.name: served for served in found}
         if len(models) < len(found):

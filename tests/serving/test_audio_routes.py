@@ -134,6 +134,8 @@ async def test_the_servers_steering_is_the_default(client, wav, transcriber) -> 
         ("silence", "unknown pack 'silence'"),  # made for the other model
         ("/etc", "unknown pack '/etc'"),
         ({"pack": "../quiet"}, "unknown pack '../quiet'"),
+        ("hf://owner/quiet", "unknown pack 'hf://owner/quiet'"),
+        ({"pack": "hf://owner/quiet@main"}, "unknown pack 'hf://owner/quiet@main'"),
         ({"power": 1}, "no option 'power'"),
         ({"strength": "much"}, "strength 'much' is not a number"),
         ({"strength": 1.5, "allow_overdrive": True}, "no option 'allow_overdrive'"),

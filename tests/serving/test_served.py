@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from steer_asr.errors import ModelError, PackError, PackMismatchError, SteerOptionError
 from steer_asr.models import ModelFiles
@@ -13,6 +15,7 @@ from steer_asr.pack import save_pack
 from steer_asr.steering import Steering
 from steer_asr_serving.served import Catalogue, ServedModel
 from steer_asr_serving.settings import Settings
+from tests.steer_asr.hub_server import HubServer, Repo
 from tests.steer_asr.packs import build_pack
 
 SHA256, OTHER_SHA256 = "a" * 64, "b" * 64
@@ -158,3 +161,54 @@ def test_the_maximum_caps_what_a_bound_would_choose(packs) -> None:
     assert served.steering("max_wer=0") == Steering("calm", 0.25)
     with pytest.raises(SteerOptionError, match="maximum strength is 0"):
         ours(steer="off", max_steer=0).steering("max_wer=0.5")
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch) -> Iterator[HubServer]:
+    """A Hugging Face Hub with one pack for our model."""
+    with HubServer() as server, monkeypatch.context() as patch:
+        patch.setattr(constants, "ENDPOINT", server.url)
+        patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}")
+        patch.setattr(constants, "HF_HUB_OFFLINE", False)
+        patch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+        server.repos["owner/hushed"] = Repo()
+        folder = save_pack(build_pack(base_sha256=SHA256, calibration=CURVE), tmp_path / "hub" / "x", card="")
+        server.repos["owner/hushed"].commit({file.name: file.read_bytes() for file in folder.iterdir()})
+        yield server
+
+
+def test_a_request_fetches_nothing_from_the_hub(hub: HubServer) -> None:
+    served = ours()
+    for steer in (
+        "hf://owner/hushed",
+        "hf://owner/hushed@0.5",
+        "hf://owner/hushed@max_wer=0.5",
+        {"pack": "hf://owner/hushed"},
+        {"pack": "hf://owner/hushed@main", "strength": 0.5},
+        Steering("hf://owner/hushed", max_wer_increase=0.5),
+    ):
+        with pytest.raises(SteerOptionError, match="unknown pack 'hf://owner/hushed"):
+            served.steering(steer)
+    assert hub.requests == []
+
+
+def test_the_operator_may_configure_a_pack_of_the_hub(hub: HubServer) -> None:
+    [commit] = hub.repos["owner/hushed"].commits
+    source = f"hf://owner/hushed@{commit}"
+    served = ours(allowed_packs=("hf://owner/hushed", "calm"), steer="0.5")
+    assert dict(served.packs) == {"owner/hushed": source, "calm": "calm"}
+    assert served.default_steering == Steering(source, 0.5)
+    assert served.pack_name(Steering(source)) == "owner/hushed"
+    asked = len(hub.requests)
+    hub.repos["owner/hushed"].commit({"steer.json": b"{}"})  # whatever comes later is not served
+    assert served.steering("owner/hushed@max_wer=0.5") == Steering(source, 0.75)
+    assert served.steering("default") == Steering(source)
+    with pytest.raises(SteerOptionError, match="unknown pack 'hf://owner/hushed'"):
+        served.steering("hf://owner/hushed")
+    assert len(hub.requests) == asked
+
+    default = ours(allowed_packs=(), steer=f"{source}@0.25")
+    assert default.default_steering == Steering(source, 0.25)
+    assert default.pack_name(Steering(source)) == "owner/hushed"
+    with pytest.raises(PackError, match="there is no repository owner/none"):
+        ours(allowed_packs=("hf://owner/none",))
