@@ -94,10 +94,10 @@ class SteeredCalls:
     def edit(self, x: torch.Tensor) -> torch.Tensor:
         """The edited activations, [row, frame, d_in], at the hook point."""
         strengths = [0.0 if row is None else self._strength(row) for row in self._rows]
-        edited, reports = edit_for(self.pack, x.device)(x, strengths)
+        ends = self._real_frames()
+        edited, reports = edit_for(self.pack, x.device)(x, strengths, ends)
         self._steered = True
         if self._new:
-            ends = self._real_frames()
             for row, frames, n in zip(self._rows, reports, ends, strict=True):
                 if row is not None and n > 0:
                     start_s = 0.0 if self._at is None else float(self._at[row, 0]) * FRAME_S / 2

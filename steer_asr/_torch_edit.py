@@ -57,9 +57,12 @@ class TorchEdit:
             self.gate = None if pack.gate is None else _TorchGate(pack.gate, device)
         self.name = pack.name
 
-    def __call__(self, x: torch.Tensor, strengths: Sequence[float]) -> tuple[torch.Tensor, list[FrameReport]]:
+    def __call__(
+        self, x: torch.Tensor, strengths: Sequence[float], audio_frames: Sequence[int] | None = None
+    ) -> tuple[torch.Tensor, list[FrameReport]]:
         """`x + strength * weight * (z' - z) @ W_dec`, and for each row what was done to it.
 
+        `audio_frames` says for each row where its padding begins (see `steer_asr.gate.Gate`); None: nowhere.
         `x` is [batch, frame, d_in] in any floating type, and is not changed; types narrower than float32 are edited in
         float32 and rounded back. Frames of weight 0, and rows of strength 0, are bit-identical in the result.
         Raises `PackMismatchError` when `x` has another shape.
@@ -76,7 +79,7 @@ class TorchEdit:
             if self.gate is None:
                 weights, nobody_speaks = z.new_ones(z.shape[:2]), z.new_full(z.shape[:1], float("nan"))
             else:
-                weights, nobody_speaks = self.gate(z)
+                weights, nobody_speaks = self.gate(z, audio_frames)
             weights = weights * torch.tensor(strengths, dtype=torch.float32, device=x.device)[:, None]
             change = (self._plan(z) - z) * weights[..., None]
             edited = torch.where(weights[..., None] > 0, (wide + change @ self.W_dec).to(x.dtype), x)
@@ -95,7 +98,7 @@ class _TorchGate:
         self.gate = gate
         self.coefficients = torch.tensor(gate.coefficients, dtype=torch.float32, device=device)
 
-    def __call__(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, z: torch.Tensor, audio_frames: Sequence[int] | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Of `z` [batch, frame, n_features]: weights [batch, frame], and probabilities that nobody speaks [batch]."""
         gate = self.gate
         evidence = z @ self.coefficients + gate.bias
@@ -108,6 +111,9 @@ class _TorchGate:
             nearby = highest.expand_as(evidence)
         else:
             nearby = functional.max_pool1d(evidence[:, None], 2 * reach + 1, 1, reach)[:, 0]
+        if audio_frames is not None:
+            heard = torch.tensor(audio_frames, device=z.device)[:, None]
+            nearby = torch.where(torch.arange(z.shape[1], device=z.device) < heard, nearby, highest)
         weights = _no(nearby, gate.frame_calibration)
         weights = weights.masked_fill(weights < NEGLIGIBLE_WEIGHT, 0.0)
         return weights, _no(highest, gate.clip_calibration)[:, 0]

@@ -29,7 +29,16 @@ from steer_asr.errors import SteerOptionError, unknown_name
 from steer_asr.models import ModelFiles, find_model
 from steer_asr.pack import SteerPack, load_pack
 from steer_asr.silence import SkippingDecoder, decoded_once
-from steer_asr.steering import FRAME_S, FrameReport, Steering, parse_steer, steer_frames, top_features, window_report
+from steer_asr.steering import (
+    FRAME_S,
+    FrameReport,
+    Steering,
+    audio_frames,
+    parse_steer,
+    steer_frames,
+    top_features,
+    window_report,
+)
 from steer_asr.transcription import (
     SegmentSteering,
     SteeredInfo,
@@ -228,7 +237,11 @@ class SteeredWhisperModel(WhisperModel):
     def encode(self, features: np.ndarray) -> ctranslate2.StorageView:
         """Encodes a window or a batch, and steers it when this model is bound to a steering."""
         output = super().encode(features)
-        return output if self._run is None else self._run.steer(output)
+        return (
+            output
+            if self._run is None
+            else self._run.steer(output, audio_frames(features if features.ndim == 3 else features[None]))
+        )
 
     def generate_with_fallback(
         self, encoder_output: ctranslate2.StorageView, prompt: list[int], tokenizer: Any, options: TranscriptionOptions
@@ -301,16 +314,19 @@ class _Run:
     def __post_init__(self) -> None:
         self.report = SteerReport(self.pack.name, self.steering.strength, self.executor)
 
-    def steer(self, output: ctranslate2.StorageView) -> ctranslate2.StorageView:
-        """Edits an encoder output, [batch, frame, d_model], in place if it can be viewed, and records what it did."""
+    def steer(self, output: ctranslate2.StorageView, audio_frames: Sequence[int]) -> ctranslate2.StorageView:
+        """Edits an encoder output, [batch, frame, d_model], in place if it can be viewed, and records what it did.
+
+        `audio_frames` says for each window where its padding begins.
+        """
         output = _on_host(output)
         x = np.asarray(output)
         if self.keep_plain:
             self.plain = x.copy()
         frames = []
-        for i in range(len(x)):
+        for i, heard in enumerate(audio_frames):
             window = x[i] if x.dtype == np.float32 else x[i].astype(np.float32)
-            frames.append(steer_frames(window, self.pack, self.steering.strength))
+            frames.append(steer_frames(window, self.pack, self.steering.strength, heard))
             if x.dtype != np.float32:
                 x[i] = window
         self.record(frames)

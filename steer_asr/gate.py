@@ -1,11 +1,12 @@
 """The gate: how sure the features are that nobody speaks, per frame and for the whole window.
 
-    reading = gate(z)                       # z float32 [frame, n_features]
+    reading = gate(z, audio_frames)         # z float32 [frame, n_features], padding behind audio_frames
     reading.weights                         # float32 [frame]: how much of the edit each frame gets
     reading.nobody_speaks                   # calibrated probability for the window
 
 A frame's evidence is a weighted sum of its feature activations, averaged over a few frames. Words protect their
-surroundings: a frame is edited only as far as no frame within `reach_frames` sounds like speech.
+surroundings: a frame is edited only as far as no frame within `reach_frames` sounds like speech, and padding only as
+far as no frame of the window does.
 """
 
 from __future__ import annotations
@@ -56,10 +57,16 @@ class Gate:
         if not 1 <= self.smooth_frames <= WINDOW_FRAMES or self.smooth_frames % 2 == 0 or self.reach_frames < 0:
             raise PackError(f"gate: smooth_frames must be odd and 1 to {WINDOW_FRAMES}, reach_frames 0 or more")
 
-    def __call__(self, z: np.ndarray) -> GateReading:
-        """Reads one window: `z` is float32 [frame, n_features]."""
+    def __call__(self, z: np.ndarray, audio_frames: int | None = None) -> GateReading:
+        """Reads one window: `z` is float32 [frame, n_features], of which the first `audio_frames` hear audio.
+
+        The rest is padding; None: there is none. Padding is edited only as far as the whole window is, so that beside
+        speech it stays what the decoder knows.
+        """
         evidence = moving_average(z @ self.coefficients + np.float32(self.bias), self.smooth_frames)
-        weights = _no(sliding_max(evidence, self.reach_frames), self.frame_calibration)
+        nearby = sliding_max(evidence, self.reach_frames)
+        nearby[audio_frames if audio_frames is not None else len(nearby) :] = evidence.max()
+        weights = _no(nearby, self.frame_calibration)
         weights[weights < NEGLIGIBLE_WEIGHT] = 0.0
         return GateReading(weights, float(_no(evidence.max(keepdims=True), self.clip_calibration)[0]))
 

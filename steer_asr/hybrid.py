@@ -23,7 +23,7 @@ from steer_asr.ct2 import SteeredWhisperModel, _Run
 from steer_asr.hooks import OUTPUT_HOOK_POINT, hooked
 from steer_asr.models import ModelFiles
 from steer_asr.pack import SteerPack
-from steer_asr.steering import FrameReport
+from steer_asr.steering import FrameReport, audio_frames
 from steer_asr.weights.convert import hf_from_ct2
 
 EXECUTOR = "hybrid"
@@ -59,6 +59,7 @@ class HybridWhisperModel(SteeredWhisperModel):
 
     def _steered(self, mel: torch.Tensor, run: _Run) -> np.ndarray:
         edit, this_thread = edit_for(run.pack, self._device), threading.get_ident()
+        heard = audio_frames(mel.cpu().numpy())
         frames: list[FrameReport] = []
 
         def steer(x: torch.Tensor) -> torch.Tensor | None:
@@ -66,7 +67,7 @@ class HybridWhisperModel(SteeredWhisperModel):
                 return None  # the encoder is shared: another thread runs it, with its own settings
             if run.keep_plain and run.pack.hook_point == OUTPUT_HOOK_POINT:
                 run.plain = x.cpu().numpy().copy()
-            edited, frames[:] = edit(x, [run.steering.strength] * len(x))
+            edited, frames[:] = edit(x, [run.steering.strength] * len(x), heard)
             return edited
 
         if run.keep_plain and run.pack.hook_point != OUTPUT_HOOK_POINT:

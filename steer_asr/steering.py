@@ -170,15 +170,26 @@ class FrameReport(NamedTuple):
         return not np.isnan(self.nobody_speaks) and bool(self.weights.min() >= SILENT_WEIGHT)
 
 
-def steer_frames(x: np.ndarray, pack: SteerPack, strength: float) -> FrameReport:
+def audio_frames(mel: np.ndarray) -> list[int]:
+    """Encoder frames that hear audio, for each window of `mel`, [window, n_mels, mel frame]; the others are padding.
+
+    faster-whisper pads the spectrogram with 0.0, which no sound and no silence looks like.
+    """
+    heard = mel.any(axis=1)
+    last = mel.shape[-1] - np.argmax(heard[:, ::-1], axis=1)
+    return [-(-int(n) // 2) if some else 0 for n, some in zip(last, heard.any(axis=1), strict=True)]
+
+
+def steer_frames(x: np.ndarray, pack: SteerPack, strength: float, audio_frames: int | None = None) -> FrameReport:
     """Edits one window in place: `x += strength * weight * (z' - z) @ W_dec`, for x float32 [frame, d_in].
 
-    The SAE's error term is kept, so frames of weight 0, and all frames at strength 0, stay bit-identical.
+    The first `audio_frames` frames hear audio, the rest is padding (see `Gate`); None: there is none. The SAE's error
+    term is kept, so frames of weight 0, and all frames at strength 0, stay bit-identical.
     """
     z = pack.features.encode(x)
     weights, nobody_speaks = np.ones(len(x), np.float32), float("nan")
     if pack.gate is not None:
-        weights, nobody_speaks = pack.gate(z)
+        weights, nobody_speaks = pack.gate(z, audio_frames)
     weights = weights * np.float32(strength)
     change = pack.edit_plan(z)
     change -= z

@@ -58,10 +58,11 @@ def test_torch_and_numpy_make_the_same_edit(gate: Gate | None) -> None:
     pack = random_pack(24, "0" * 64, gate=gate)
     x = np.random.default_rng(0).standard_normal((3, 200, 24)).astype(np.float32)
     strengths = (0.0, 0.4, 1.0)
-    edited, reports = edit_for(pack, CPU)(torch.from_numpy(x), strengths)
+    heard = (200, 150, 90)
+    edited, reports = edit_for(pack, CPU)(torch.from_numpy(x), strengths, heard)
     for row, strength in enumerate(strengths):
         wanted = x[row].copy()
-        said = steer_frames(wanted, pack, strength)
+        said = steer_frames(wanted, pack, strength, heard[row])
         np.testing.assert_allclose(edited[row], wanted, atol=2e-5)
         np.testing.assert_allclose(reports[row].weights, said.weights, atol=1e-5)
         np.testing.assert_allclose(reports[row].nobody_speaks, said.nobody_speaks, atol=1e-5)

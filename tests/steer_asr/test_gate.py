@@ -45,6 +45,14 @@ def test_a_reach_beyond_the_window_makes_one_decision_for_all_frames() -> None:
     assert (weights == 0.0).all()
 
 
+def test_padding_follows_the_window() -> None:
+    """Far from the word but behind the end of the audio: edited only where the whole window is."""
+    np.testing.assert_array_equal(np.flatnonzero(build_gate()(one_word(), 11).weights), [0, 1, 2, 3, 9, 10])
+    np.testing.assert_array_equal(np.flatnonzero(build_gate()(one_word(), 0).weights), [])
+    assert (build_gate()(np.zeros((12, 2), np.float32), 3).weights > 0.5).all()
+    np.testing.assert_array_equal(build_gate()(one_word(), 12).weights, build_gate()(one_word()).weights)
+
+
 def test_moving_average_shortens_at_the_edges() -> None:
     np.testing.assert_allclose(moving_average(np.array([3.0, 0.0, 0.0, 6.0], np.float32), 3), [1.5, 1.0, 2.0, 3.0])
 

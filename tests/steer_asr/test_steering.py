@@ -7,7 +7,7 @@ import pytest
 
 from steer_asr.edits import Edit
 from steer_asr.errors import SteerOptionError
-from steer_asr.steering import Steering, parse_steer, steer_frames, top_features
+from steer_asr.steering import Steering, audio_frames, parse_steer, steer_frames, top_features
 from tests.steer_asr.packs import build_pack, open_gate
 
 
@@ -83,3 +83,12 @@ def test_features_are_ranked_by_what_their_edit_moved() -> None:
     assert (first.feature, first.peak, first.start_s, first.end_s) == (7, 1.0, 5.2, 5.4)
     assert (second.feature, second.peak, second.start_s, second.end_s) == (8, 3.0, 5.6, 5.64)
     assert [f.feature for f in top_features(report, pack, 25, 50, 0.0)] == [8]
+
+
+def test_audio_ends_where_nothing_but_zeros_follows() -> None:
+    mel = np.zeros((4, 3, 10), np.float32)
+    mel[0, 1, 6] = -0.5
+    mel[0, 2, 2] = 1.0
+    mel[1, 0, 9] = 1e-6
+    mel[3, 0, 5] = 1.0
+    assert audio_frames(mel) == [4, 5, 0, 3]

@@ -114,7 +114,7 @@ def mean_change(pack: SteerPack, store: ActivationStore, windows: Sequence[int])
         for i in windows:
             x = store.window(i, pack.hook_point).astype(np.float32)
             steered = x.copy()
-            steer_frames(steered, pack, 1.0)
+            steer_frames(steered, pack, 1.0, store.n_real_frames(i))
             total += float(np.linalg.norm(steered - x, axis=1).sum(dtype=np.float64))
             n_frames += len(x)
             progress.advance()

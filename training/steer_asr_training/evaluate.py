@@ -51,7 +51,8 @@ def evaluate(
             langs = [lang or store.windows[i]["lang"] or "en" for i in chunk]
             for strength in strengths:
                 steered = [x.copy() for x in plain]
-                reports = [steer_frames(x, pack, strength) for x in steered]
+                heard = [store.n_real_frames(i) for i in chunk]
+                reports = [steer_frames(x, pack, strength, n) for x, n in zip(steered, heard, strict=True)]
                 for mode, timestamps in MODES.items():
                     answers = decoder(np.stack(steered), langs, timestamps=timestamps)
                     outcomes += [
