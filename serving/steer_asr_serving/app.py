@@ -36,13 +36,34 @@ class Http:
         await asyncio.to_thread(self.app.state.reconfigure, user_config)  # pyright: ignore[reportAttributeAccessIssue]
 
 
+class RoutedReplica(TranscriberReplica):
+    """A replica that keeps only some models, and lets Serve's router know which: it sends jobs where theirs is loaded.
+
+    Serve tells its router what is in its own cache. So each job's model goes through one of the same size, which holds
+    nothing but names; the models are in `ModelShelf`, which loads them before the first job and works without Serve.
+    """
+
+    def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
+        super().__init__(settings, catalogue)
+        self._names: Any = serve.multiplexed(max_num_models_per_replica=settings.max_loaded_models or -1)(_same)
+
+    async def announce(self, model: str) -> None:
+        await self._names(model)
+
+
+async def _same(name: str) -> str:
+    return name
+
+
 def build_app(settings: Settings) -> Application:
     """Raises `ModelError`, `PackError` or `SteerOptionError` before anything is started."""
     catalogue = Catalogue.find(settings)
 
     def build_api() -> FastAPI:
         atexit.register(start_logging(settings).stop)
-        transcriber = RemoteTranscriber(serve.get_deployment_handle(DEPLOYMENT))
+        transcriber = RemoteTranscriber(
+            serve.get_deployment_handle(DEPLOYMENT), by_model=settings.max_loaded_models is not None
+        )
         return create_api(settings, catalogue, transcriber, echo_request_id=False)  # Ray's proxy returns it
 
     transcriber = serve.deployment(
@@ -55,7 +76,7 @@ def build_app(settings: Settings) -> Application:
         max_ongoing_requests=settings.workers_per_replica,
         max_queued_requests=settings.max_queued_requests,
         max_constructor_retry_count=1,
-    )(TranscriberReplica)
+    )(TranscriberReplica if settings.max_loaded_models is None else RoutedReplica)
     http = serve.deployment(
         name="http",
         num_replicas=1,  # keys' limits and metrics are counted in this process

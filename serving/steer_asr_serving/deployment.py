@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -23,9 +23,11 @@ from faster_whisper.vad import VadOptions
 from steer_asr.errors import SteerASRError
 from steer_asr.steering import Steering
 from steer_asr.transcription import Transcription
+from steer_asr_serving.batching import Batcher
 from steer_asr_serving.errors import ApiError
 from steer_asr_serving.served import Catalogue
 from steer_asr_serving.settings import Settings
+from steer_asr_serving.shelf import ModelShelf
 from steer_asr_serving.tap import ModelTap, TokenLogprob
 from steer_asr_serving.ui.picture import Picture
 from steer_asr_serving.ui.study import Studies
@@ -81,6 +83,8 @@ class Outcome:
     """Of every token in the text, if the job asked."""
     picture: Picture | None = None
     """What there is to see, if the job belongs to a session."""
+    batches: tuple[int, ...] = ()
+    """Windows in each batch that one of the job's was decoded in; empty where nothing is batched."""
 
 
 Refusal = ApiError | SteerASRError
@@ -107,21 +111,37 @@ class TranscriberReplica:
     """Holds the models. Transcribes in as many threads as it has workers, so that the event loop stays free."""
 
     def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
+        self._settings, self._catalogue = settings, catalogue
+        self._models = ModelShelf(self._loaded, settings.max_loaded_models)
+        self._models.fill(catalogue.models)
+        self._studies = Studies(settings.ui_memory_bytes)
+        self._threads = ThreadPoolExecutor(settings.workers_per_replica, thread_name_prefix="transcribe")
+
+    def _loaded(self, name: str) -> SteeredWhisperModel:
+        """Workers share the replica's threads: each has its part, or, batched, all of them work on one batch."""
         from steer_asr import load_model
 
-        workers = settings.workers_per_replica
-        self._models: dict[str, SteeredWhisperModel] = {}
-        for name, served in catalogue.models.items():
-            self._models[name] = model = load_model(
-                served.source,
-                device=settings.device,
-                compute_type=settings.compute_type,
-                cpu_threads=max(1, settings.replica_cpus // workers),
-                num_workers=workers,
+        settings, served = self._settings, self._catalogue.models[name]
+        at_once = 1 if settings.batch_windows else settings.workers_per_replica
+        model = load_model(
+            served.source,
+            device=settings.device,
+            compute_type=settings.compute_type,
+            cpu_threads=max(1, settings.replica_cpus // at_once),
+            num_workers=at_once,
+        )
+        model.steered(served.default_steering)  # loads the default pack now rather than in the first request
+        if settings.batch_windows:
+            model.model = Batcher(  # pyright: ignore[reportAttributeAccessIssue]  (it passes everything on)
+                model.model,
+                max_windows=settings.batch_windows,
+                wait_s=settings.batch_wait_s,
+                start_token=model.hf_tokenizer.token_to_id("<|startoftranscript|>"),
             )
-            model.steered(served.default_steering)  # loads the default pack now rather than in the first request
-        self._studies = Studies(settings.ui_memory_bytes)
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="transcribe")
+        return model
+
+    async def announce(self, model: str) -> None:
+        """Called with each job's model, for whoever has to know which ones are loaded here."""
 
     async def transcribe(self, job: Job) -> Outcome | Refusal:
         """Refusals are returned, not raised: Serve logs whatever a replica raises as a failure of the server.
@@ -129,6 +149,7 @@ class TranscriberReplica:
         When the caller goes away, the decode stops at the next window.
         """
         gone = threading.Event()
+        await self.announce(job.model)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, job, gone)
         except (ApiError, SteerASRError) as refusal:
@@ -143,6 +164,7 @@ class TranscriberReplica:
         def send(piece: Piece) -> None:
             loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
+        await self.announce(job.model)
         running = loop.run_in_executor(self._threads, self._run, job, gone, send)
         running.add_done_callback(lambda _: pieces.put_nowait(None))
         try:
@@ -156,8 +178,19 @@ class TranscriberReplica:
             running.cancel()  # if it still waits for a thread
 
     def _run(self, job: Job, gone: threading.Event, send: Callable[[Piece], None] | None = None) -> Outcome:
-        started = time.monotonic()
         model = copy.copy(self._models[job.model])
+        batcher: Any = model.model
+        if not isinstance(batcher, Batcher):
+            return self._transcribed(model, job, gone, send)
+        with batcher.joined() as shared:
+            model.model = shared  # pyright: ignore[reportAttributeAccessIssue]
+            return replace(self._transcribed(model, job, gone, send), batches=tuple(shared.sizes))
+
+    def _transcribed(
+        self, model: SteeredWhisperModel, job: Job, gone: threading.Event, send: Callable[[Piece], None] | None
+    ) -> Outcome:
+        """Runs a job on `model`, a copy of its own."""
+        started = time.monotonic()
         _check_language(job, model)
         study = None if job.session is None else self._studies.of(job.session)
         tap = ModelTap(model.model, gone) if study is None else study.tap(model, gone)
@@ -190,15 +223,21 @@ class TranscriberReplica:
 class RemoteTranscriber:
     """The `Transcriber` that is a Serve deployment."""
 
-    def __init__(self, handle: DeploymentHandle) -> None:
-        self._handle = handle
+    def __init__(self, handle: DeploymentHandle, *, by_model: bool = False) -> None:
+        """With `by_model`, a job goes to a replica that has its model loaded, if one has."""
+        self._handle, self._by_model = handle, by_model
+
+    def _options(self, job: Job, **options: Any) -> Any:
+        if self._by_model:
+            options["multiplexed_model_id"] = job.model
+        return self._handle.options(**options) if options else self._handle
 
     async def transcribe(self, job: Job) -> Outcome:
         """Raises `ApiError` 429 when too many requests wait, and 503 when no replica can be reached.
 
         When the caller goes away, the replica's work is cancelled.
         """
-        answer = self._handle.transcribe.remote(job)
+        answer = self._options(job).transcribe.remote(job)
         try:
             with _serve_trouble():
                 return unwrapped(await answer)
@@ -208,7 +247,7 @@ class RemoteTranscriber:
 
     async def stream(self, job: Job) -> AsyncGenerator[Piece | Outcome, None]:
         """Raises as `transcribe` does; a client that goes away cancels the replica's work."""
-        answer: Any = self._handle.options(stream=True).stream.remote(job)
+        answer: Any = self._options(job, stream=True).stream.remote(job)
         try:
             with _serve_trouble():
                 async for item in answer:

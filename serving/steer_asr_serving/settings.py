@@ -22,6 +22,8 @@ from pydantic_settings import BaseSettings, InitSettingsSource, NoDecode, Pydant
 from steer_asr.errors import SteerOptionError
 
 MIN_KEY_LENGTH = 16
+WINDOW_S = 30.0
+"""What a window counts for in a batch, however short its sound is: Whisper's encoder always runs over 30 s."""
 _MODEL_CONFIG = {"extra": "forbid", "frozen": True, "use_attribute_docstrings": True, "hide_input_in_errors": True}
 
 
@@ -91,6 +93,12 @@ class Settings(BaseSettings):
     """CPU threads of a replica; 0 shares the machine's cores among the replicas."""
     workers_per_replica: Annotated[int, Field(ge=1)] = 1
     """Requests a replica transcribes at the same time, each on its share of the replica's threads."""
+    batch_audio_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Seconds of sound that requests of a replica decode together at most, a window of 30 s for each; 0 for none."""
+    batch_wait_s: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """How long a free model waits for the windows of requests that are under way."""
+    max_loaded_models: Annotated[int | None, Field(ge=1)] = None
+    """Models a replica keeps in memory, those used last; if absent, all of them."""
     max_queued_requests: Annotated[int, Field(ge=1)] = 16
     """Decoded requests that may wait for a worker; the next one is answered 429."""
     max_upload_bytes: Annotated[int, Field(ge=1024)] = 25 * 1024 * 1024
@@ -185,6 +193,21 @@ class Settings(BaseSettings):
                 "file (steer-asr-serve new-key), or STEER_ASR_API_KEY"
             )
         return self
+
+    @model_validator(mode="after")
+    def _batches_need_company(self) -> Settings:
+        if not self.batch_audio_s:
+            return self
+        if self.batch_windows < 2:
+            raise ValueError("batch_audio_s: a window takes 30 s, so use 60 or more, or 0 for no batches")
+        if self.workers_per_replica < 2:
+            raise ValueError("batch_audio_s needs workers_per_replica of 2 or more: requests that run at the same time")
+        return self
+
+    @property
+    def batch_windows(self) -> int:
+        """Windows in a batch at most; 0 for no batches."""
+        return int(self.batch_audio_s // WINDOW_S)
 
     @property
     def replica_cpus(self) -> int:
