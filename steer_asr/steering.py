@@ -175,9 +175,9 @@ def audio_frames(mel: np.ndarray) -> list[int]:
 
     faster-whisper pads the spectrogram with 0.0, which no sound and no silence looks like.
     """
-    heard = mel.any(axis=1)
+    heard: np.ndarray = (mel != 0).max(axis=1)
     last = mel.shape[-1] - np.argmax(heard[:, ::-1], axis=1)
-    return [-(-int(n) // 2) if some else 0 for n, some in zip(last, heard.any(axis=1), strict=True)]
+    return [-(-int(n) // 2) if some else 0 for n, some in zip(last, heard.max(axis=1), strict=True)]
 
 
 def steer_frames(x: np.ndarray, pack: SteerPack, strength: float, audio_frames: int | None = None) -> FrameReport:
