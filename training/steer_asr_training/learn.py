@@ -46,8 +46,8 @@ class LearnConfig:
     reach_frames: int = 75
     """While learning, the gate protects frames within this distance of speech, so that the edit also meets the pauses
     and the padding of speech, and has to leave the words beside them alone."""
-    served_reach_frames: int = 1500
-    """The same in the finished pack. The whole window: one word anywhere in it, and nothing is edited."""
+    served_reach_frames: int = 300
+    """The same in the finished pack, 6 s. Less silences shorter pauses, and begins to cost words at their edges."""
     protect_log_odds: float = 1.0
     """The finished gate edits where "nobody speaks" exceeds even odds by this much: losing a word counts as e, nearly
     three, phantom phrases."""
