@@ -22,6 +22,7 @@ from steer_asr_serving import errors
 from steer_asr_serving.audio_routes import audio_routes, model_named
 from steer_asr_serving.auth import Gate
 from steer_asr_serving.deployment import Transcriber
+from steer_asr_serving.draining import Drain, Draining
 from steer_asr_serving.errors import ErrorEnvelope
 from steer_asr_serving.limits import BodyLimit
 from steer_asr_serving.live_route import live_route
@@ -57,10 +58,12 @@ def create_api(
 
     app = FastAPI(title="steer_asr", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.reconfigure = partial(catalogue.change, settings)
+    app.state.drain = Drain()
     errors.install(app)
     gate, metrics = Gate(settings, clock), Metrics()
     app.add_middleware(UploadPace, pause_s=settings.upload_pause_s, min_bytes_per_s=settings.min_upload_bytes_per_s)
     app.add_middleware(BodyLimit, max_bytes=settings.max_upload_bytes)
+    app.add_middleware(Draining, drain=app.state.drain)
     app.add_middleware(Observe, metrics=metrics, echo_id=echo_request_id)
     app.include_router(_health_routes(transcriber))
     app.include_router(_metrics_route(metrics), dependencies=[Depends(gate.identify)])

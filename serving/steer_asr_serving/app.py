@@ -23,6 +23,8 @@ from steer_asr_serving.settings import Settings
 
 MAX_HTTP_REQUESTS = 200
 """Requests the HTTP deployment holds at once, uploads on disk included. Serve's own default is 5."""
+DRAIN_CHECK_S = 0.5
+"""How often a replica that is to stop looks whether it is idle."""
 
 
 class Http:
@@ -34,6 +36,10 @@ class Http:
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Serve calls this when a deployment's `user_config` changes: other defaults, no restart."""
         await asyncio.to_thread(self.app.state.reconfigure, user_config)  # pyright: ignore[reportAttributeAccessIssue]
+
+    async def drain(self, timeout_s: float) -> int:
+        """Refuses new requests and waits for those in progress: how many are left after `timeout_s`."""
+        return await self.app.state.drain.run(timeout_s)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class RoutedReplica(TranscriberReplica):
@@ -66,9 +72,13 @@ def build_app(settings: Settings) -> Application:
         )
         return create_api(settings, catalogue, transcriber, echo_request_id=False)  # Ray's proxy returns it
 
+    graceful: dict[str, Any] = {
+        "graceful_shutdown_timeout_s": settings.drain_s,
+        "graceful_shutdown_wait_loop_s": DRAIN_CHECK_S,
+    }
     transcriber = serve.deployment(
         name=DEPLOYMENT,
-        num_replicas=settings.replicas,
+        **_number_of_replicas(settings),
         ray_actor_options={
             "num_cpus": settings.replica_cpus,
             "num_gpus": settings.gpus_per_replica if settings.device == "cuda" else 0,
@@ -76,11 +86,25 @@ def build_app(settings: Settings) -> Application:
         max_ongoing_requests=settings.workers_per_replica,
         max_queued_requests=settings.max_queued_requests,
         max_constructor_retry_count=1,
+        **graceful,
     )(TranscriberReplica if settings.max_loaded_models is None else RoutedReplica)
     http = serve.deployment(
         name="http",
         num_replicas=1,  # keys' limits and metrics are counted in this process
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=MAX_HTTP_REQUESTS,
+        **graceful,
     )(serve.ingress(build_api)(Http))
     return http.bind(transcriber.bind(settings, catalogue))
+
+
+def _number_of_replicas(settings: Settings) -> dict[str, Any]:
+    """A fixed number, or as many as keep every worker busy with one request and none waiting."""
+    if settings.max_replicas is None:
+        return {"num_replicas": settings.replicas}
+    scaling = {
+        "min_replicas": settings.replicas,
+        "max_replicas": settings.max_replicas,
+        "target_ongoing_requests": settings.workers_per_replica,
+    }
+    return {"autoscaling_config": scaling}

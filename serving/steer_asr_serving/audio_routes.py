@@ -28,7 +28,7 @@ from steer_asr_serving.sandbox import Decoder
 from steer_asr_serving.schemas import AudioFields, TranscriptionFields, TranslationFields, request_body_schema
 from steer_asr_serving.served import MODEL_ALIAS, Catalogue, ServedModel
 from steer_asr_serving.settings import Settings
-from steer_asr_serving.timeouts import Deadline, too_late, too_slow
+from steer_asr_serving.timeouts import Deadline, too_late, too_slow, while_connected
 
 MAX_FIELDS = 250
 EVENT_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -103,7 +103,7 @@ class _Desk:
             written = await events.begin(pieces, on_done=note, on_error=failed)
             return StreamingResponse(written, media_type="text/event-stream", headers=headers | EVENT_HEADERS)
         async with deadline.enforced(late):
-            outcome = await self.transcriber.transcribe(job)
+            outcome = await while_connected(request.receive, self.transcriber.transcribe(job))
         note(outcome)
         body, media_type = await anyio.to_thread.run_sync(answers.whole, outcome, fields)
         return Response(body, media_type=media_type, headers=headers)

@@ -35,6 +35,7 @@ SERVE_EXTRA = frozenset(
 )
 """Packages that come with `steer-asr[serve]`."""
 APP_NAME = "steer_asr"
+DRAIN_ANSWER_S = 5.0
 OBJECT_STORE_BYTES = 1 << 30
 """Shared memory that decoded audio passes through; Ray spills to disk beyond it."""
 
@@ -232,10 +233,11 @@ def run(settings: Settings) -> None:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(f"starting Ray, loading {', '.join(settings.models)} ...", err=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    ready = False
     try:
         ray.init(
             address="local",
-            num_cpus=settings.replicas * settings.replica_cpus,
+            num_cpus=(settings.max_replicas or settings.replicas) * settings.replica_cpus,
             object_store_memory=OBJECT_STORE_BYTES,
             include_dashboard=False,
             logging_level=logging.WARNING,
@@ -244,16 +246,38 @@ def run(settings: Settings) -> None:
         quiet = {"log_level": "WARNING", "enable_access_log": False}
         serve.start(http_options={"host": settings.host, "port": settings.port}, logging_config=quiet)
         serve.run(app, name=APP_NAME, route_prefix="/", logging_config=quiet)
+        ready = True
         typer.echo(f"ready: {address(settings)}/v1", err=True)
         signal.pause()
     except (KeyboardInterrupt, SystemExit):  # SystemExit: Ray's own answer to SIGTERM while it starts
         typer.echo("stopping ...", err=True)
     finally:
+        left = drained(settings.drain_s) if ready else 0
         for signal_number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signal_number, signal.SIG_IGN)
         if ray.is_initialized():
-            serve.delete(APP_NAME)  # lets requests in progress end
+            if not left:  # Serve would wait for them once more
+                serve.delete(APP_NAME)
             ray.shutdown()
+
+
+def drained(timeout_s: float) -> int:
+    """Lets the app end what it has begun, and take no more: how many requests are left. A second Ctrl-C cuts it short.
+
+    Without an app that answers, nothing is left.
+    """
+    from ray import serve
+
+    try:
+        left = serve.get_app_handle(APP_NAME).drain.remote(timeout_s).result(timeout_s=timeout_s + DRAIN_ANSWER_S)
+    except KeyboardInterrupt:
+        return 1
+    except Exception as error:
+        typer.echo(f"warning: requests in progress were not waited for: {error}", err=True)
+        return 0
+    if left:
+        typer.echo(f"warning: {left} requests took longer than drain_s ({timeout_s:g} s)", err=True)
+    return left
 
 
 def private_ray() -> dict[str, str]:

@@ -89,6 +89,8 @@ class Settings(BaseSettings):
     """Audio requests a key may have in progress; the next one is answered 429."""
     replicas: Annotated[int, Field(ge=1)] = 1
     """Processes that hold the models and transcribe."""
+    max_replicas: Annotated[int | None, Field(ge=1)] = None
+    """If given, more of them start while requests wait, up to so many; `cpus_per_replica` has to be given, too."""
     cpus_per_replica: Annotated[int, Field(ge=0)] = 0
     """CPU threads of a replica; 0 shares the machine's cores among the replicas."""
     workers_per_replica: Annotated[int, Field(ge=1)] = 1
@@ -117,6 +119,8 @@ class Settings(BaseSettings):
     """CPU seconds one upload may take to decode, and a third of the time it may take."""
     request_timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 600.0
     """Longest a request may take, its upload included; OpenAI's client waits as long."""
+    drain_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0
+    """How long requests in progress may go on when the server is told to stop."""
     upload_pause_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
     """Longest pause in an upload, and how long all pauses may be at no rate at all."""
     min_upload_bytes_per_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1024.0
@@ -202,6 +206,16 @@ class Settings(BaseSettings):
             raise ValueError("batch_audio_s: a window takes 30 s, so use 60 or more, or 0 for no batches")
         if self.workers_per_replica < 2:
             raise ValueError("batch_audio_s needs workers_per_replica of 2 or more: requests that run at the same time")
+        return self
+
+    @model_validator(mode="after")
+    def _room_to_grow(self) -> Settings:
+        if self.max_replicas is None:
+            return self
+        if self.max_replicas < self.replicas:
+            raise ValueError(f"max_replicas is {self.max_replicas}, and replicas already {self.replicas}")
+        if not self.cpus_per_replica:
+            raise ValueError("max_replicas needs cpus_per_replica: cores cannot be shared among an unknown number")
         return self
 
     @property

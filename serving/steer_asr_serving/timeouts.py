@@ -3,8 +3,8 @@
     app.add_middleware(UploadPace, pause_s=30, min_bytes_per_s=1024)
 
     deadline = Deadline(600)
-    async with deadline.enforced(too_late(600)):
-        outcome = await transcriber.transcribe(job)         # cancelled at the deadline, which stops the decode
+    async with deadline.enforced(too_late(600)):            # cancelled at the deadline, which stops the decode
+        outcome = await while_connected(request.receive, transcriber.transcribe(job))   # and when the client leaves
 
 An upload that is too slow is answered 408; OpenAI's client sends it again. A request that takes too long is answered
 504 with `X-Should-Retry: false`, which that client obeys: it would take as long again. 503 with `Retry-After` is for
@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from steer_asr_serving.errors import ApiError
@@ -54,6 +55,27 @@ class Deadline:
                     except StopAsyncIteration:
                         return
                 yield item
+
+
+async def while_connected(receive: Receive, work: Coroutine[Any, Any, Item]) -> Item:
+    """What `work` gives; cancels it and raises `ClientDisconnect` when the client of a finished upload goes away."""
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_left(receive))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            leaving.result()
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 class UploadPace:

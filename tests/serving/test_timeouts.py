@@ -264,3 +264,24 @@ def open_files() -> set[str]:
     except FileNotFoundError:
         pytest.skip("needs /proc")
     return {target for link in links if os.path.lexists(link) and (target := os.readlink(link)).startswith("/tmp")}
+
+
+@pytest.mark.parametrize("path", [PATH, "/ui/api/analyze"])
+def test_a_client_that_leaves_while_it_waits_ends_the_decode(url, replica, held, path: str) -> None:
+    """Also without streaming, and whatever serves the app."""
+    address = url().removeprefix("http://").split(":")
+    data = as_wav(noise(100))
+    head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
+    tail = b'\r\n--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nscripted\r\n--x--\r\n'
+    body = head + data + tail
+    request = (
+        f"POST {path} HTTP/1.1\r\nHost: test\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    with socket.create_connection((address[0], int(address[1]))) as client:
+        client.sendall(request.encode() + body)
+        assert held.started.wait(30)
+    time.sleep(0.5)  # the server notices
+    held.go_on.set()
+    asyncio.run(replica.transcribe(Job("scripted", noise(0.5), None)))  # waits for the only worker
+    assert len(held.threads) == 1 + 1, "one window of the first"

@@ -35,7 +35,7 @@ from steer_asr_serving.metrics import Metrics
 from steer_asr_serving.sandbox import Decoder
 from steer_asr_serving.served import Catalogue, ServedModel
 from steer_asr_serving.settings import Settings
-from steer_asr_serving.timeouts import Deadline, too_late, too_slow
+from steer_asr_serving.timeouts import Deadline, too_late, too_slow, while_connected
 from steer_asr_serving.ui import answers
 from steer_asr_serving.ui.memory import Bounds, Shelf
 from steer_asr_serving.ui.schemas import (
@@ -200,7 +200,7 @@ class UiDesk:
         audio_s = round(len(job.audio) / SAMPLE_RATE_HZ, 3)
         request.state.facts |= {"model": job.model, "task": job.task, "audio_s": audio_s, "steer": strength}
         async with deadline.enforced(too_late(self._settings.request_timeout_s)):
-            outcome = await self._transcriber.transcribe(job)
+            outcome = await while_connected(request.receive, self._transcriber.transcribe(job))
         self._metrics.outcome(job, outcome)
         request.state.facts |= {"transcribe_s": round(outcome.seconds, 3)}
         return outcome
