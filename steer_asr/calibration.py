@@ -35,7 +35,7 @@ def strength_within(calibration: Sequence[Mapping[str, Any]], max_wer_increase: 
     if not points:
         raise SteerOptionError(
             f"pack {pack!r} has no strength curve to read max_wer_increase off; give a strength instead (1 is what the "
-            "pack was learned for), or measure its curve: steer-asr-train export with dev_manifests in the recipe"
+            "pack was learned for), or measure its curve: steer-asr-train calibrate"
         )
     strengths = [strength for strength, _ in points]
     harms = list(accumulate((change for _, change in points), max))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from steer_asr_training.collect import CollectConfig, collect
 from steer_asr_training.export import load_learned
 from steer_asr_training.fit import FitConfig
 from steer_asr_training.learn import LearnConfig
-from steer_asr_training.make import make
+from steer_asr_training.make import make, strength_curve
 from steer_asr_training.recipe import Recipe
 from steer_asr_training.store import ActivationStore, shard_path
 from steer_asr_training.windows import DataConfig
@@ -74,6 +75,12 @@ def test_audio_to_pack(recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFix
     segments, info = model.transcribe(noise, steer=pack, language="en", beam_size=1)
     list(segments)
     assert info.steer.windows
+
+    # The curve of a finished pack can be measured again, and does not depend on how the pack came.
+    curve = strength_curve(recipe, pack, find_model("tiny.en"), work / "mini", 1)
+    assert list(curve) == list(pack.calibration)
+    with pytest.raises(SteerOptionError, match="names no dev_manifests"):
+        strength_curve(replace(recipe, dev_manifests=()), pack, find_model("tiny.en"), work / "mini", 1)
 
     # A second run finds everything done, and gives the same pack.
     again = make(recipe, work, tmp_path / "again", workers=1)

@@ -1,7 +1,8 @@
 """`steer-asr-train`: make steer packs, in one go (`make`) or step by step (`collect`, `fit`, `learn`, `export`).
 
 `evaluate`, `stability`, `features` and `search` say what a dictionary has learned; `phonemes`, `probe`, `erase` and
-`boundaries` what it knows of a concept; `eeg` whether a listener's brain follows it.
+`boundaries` what it knows of a concept; `eeg` whether a listener's brain follows it. `lab` does all of it over all
+layers and seeds, `report` prints what it found, and `browse` makes pages to look at features and hear them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from steer_asr.errors import SteerASRError, SteerOptionError
 from steer_asr_training.analysis.commands import register as register_analysis
 from steer_asr_training.eeg.commands import register as register_eeg
 from steer_asr_training.fit_commands import register as register_fit
+from steer_asr_training.lab.commands import register as register_lab
 
 TRAIN_EXTRA = ("torch", "transformers", "sklearn", "scipy", "yaml", "jiwer", "matplotlib", "praatio")
 EEG_EXTRA = ("mne", "mne_bids", "mtrf", "pymatreader")
@@ -114,6 +116,28 @@ def export_command(
     typer.echo(export(pack, out))
 
 
+@app.command("calibrate")
+def calibrate_command(
+    pack: Annotated[str, typer.Argument(help="A pack's name or folder.")],
+    recipe: RecipeFile,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the pack with its new curve.")],
+    data: DataFolder = Path("."),
+    work: WorkFolder = Path("runs"),
+    workers: Workers = 0,
+) -> None:
+    """Measure the strength curve of a finished pack on the recipe's dev_manifests, and write it with its card."""
+    from steer_asr.models import find_model
+    from steer_asr.pack import load_pack
+    from steer_asr_training.export import export
+    from steer_asr_training.make import strength_curve
+    from steer_asr_training.recipe import load_recipe
+
+    loaded, made = load_recipe(recipe, data=data), load_pack(pack)
+    model = find_model(loaded.collect.model)
+    curve = strength_curve(loaded, made, model, work / loaded.name, workers)
+    typer.echo(export(replace(made, calibration=curve), out))
+
+
 @app.command("control")
 def control_command(
     method: Annotated[str, typer.Argument(help="audiosae, additive, svector or random; see docs/methods.md.")],
@@ -157,6 +181,7 @@ def control_command(
 
 register_analysis(app)
 register_eeg(app)
+register_lab(app)
 
 
 def main() -> None:

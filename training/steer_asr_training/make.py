@@ -8,6 +8,7 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from steer_asr.errors import SteerOptionError
 from steer_asr.manifest import read_manifest
 from steer_asr.models import ModelFiles, find_model
 from steer_asr.pack import SteerPack
@@ -42,13 +43,25 @@ def make(recipe: Recipe, work: str | Path, folder: str | Path, *, workers: int =
 
 
 def calibrate(recipe: Recipe, learned: Learned, model: ModelFiles, work: Path, workers: int) -> SteerPack:
-    """The pack with its strength curve, measured on held-out windows that were collected as they are."""
+    """The pack with its strength curve; without one where the recipe names no `dev_manifests`."""
     clips = [clip for manifest in recipe.collect.manifests for clip in read_manifest(manifest)]
     used = [clip for clip in clips if clip.shippable or not recipe.collect.data.only_shippable]
     origin = provenance(used, {"name": recipe.name, "fit": asdict(recipe.fit), "learn": asdict(recipe.learn)})
     pack = build_pack(learned, model, name=recipe.name, provenance=origin)
+    return (
+        replace(pack, calibration=strength_curve(recipe, pack, model, work, workers)) if recipe.dev_manifests else pack
+    )
+
+
+def strength_curve(
+    recipe: Recipe, pack: SteerPack, model: ModelFiles, work: Path, workers: int
+) -> tuple[dict[str, float], ...]:
+    """What `pack` does at each strength, on held-out windows (`dev_manifests`) that are collected as they are.
+
+    Raises `SteerOptionError` for a recipe without `dev_manifests`, `PackMismatchError` for a pack of another model.
+    """
     if not recipe.dev_manifests:
-        return pack
+        raise SteerOptionError(f"recipe {recipe.name!r} names no dev_manifests to measure a strength curve on")
     held_out = replace(
         recipe.collect,
         manifests=recipe.dev_manifests,
@@ -57,13 +70,14 @@ def calibrate(recipe: Recipe, learned: Learned, model: ModelFiles, work: Path, w
     )
     collect_in_parallel(held_out, work / "dev", workers)
     store = ActivationStore(work / "dev")
+    pack.check_fits(sha256=model.sha256, model_name=model.name, d_model=store.window(0, pack.hook_point).shape[-1])
     stock = evaluate(pack, store, GreedyDecoder(model.path, suppress_blank=True), strengths=(0.0,))
     steered = GreedyDecoder(model.path, suppress_blank=False)
-    points = []
+    points: list[dict[str, float]] = []
     for strength in recipe.calibration_strengths:
         outcomes = evaluate(pack, store, steered, strengths=(strength,))
-        points.append({"strength": strength} | summarize(outcomes, stock, store))
-    return build_pack(learned, model, name=recipe.name, provenance=origin, calibration=points)
+        points.append({"strength": strength, **summarize(outcomes, stock, store)})
+    return tuple(points)
 
 
 def dev_data_config(n_windows: int) -> DataConfig:
