@@ -5,9 +5,9 @@
 
 Keys of report.json, stable: `schema_version, git_sha, versions, model, pack, decoding, data, scoring, progress,
 systems, differences, by_mode`. `systems.<name>` holds `nonspeech, speech, mixed, cost_of_errors, by_source, by_label,
-by_category, by_snr, by_duration, top_strings, worst, cost, steering, options`, for the first decoding mode of the run;
-`by_mode.<mode>` holds `systems` and `differences` for every mode. Differences are to the first system. `pack` is the
-first steered system's. docs/benchmark.md says what the numbers mean.
+by_category, by_snr, by_duration, top_strings, worst, cost, steering, gate, options`, for the first decoding mode of the
+run; `by_mode.<mode>` holds `systems` and `differences` for every mode. Differences are to the first system. `pack` is
+the first steered system's. docs/benchmark.md says what the numbers mean.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 from steer_asr._files import write_text
 from steer_asr_benchmarks.cost import read_cost
 from steer_asr_benchmarks.examples import top_strings, worst_clips
+from steer_asr_benchmarks.gate_metrics import gate_metrics
 from steer_asr_benchmarks.metrics import (
     cost_metrics,
     cost_of_errors,
@@ -147,6 +148,7 @@ def _system_report(scores: Sequence[ClipScore], reference: Mapping[str, ClipScor
         "worst": worst_clips(scores, reference),
         "cost": cost_metrics(scores),
         "steering": steering_metrics(scores),
+        "gate": gate_metrics(scores),
     }
 
 

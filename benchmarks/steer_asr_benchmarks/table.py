@@ -25,7 +25,7 @@ COLUMNS = (
 def markdown(report: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
     """report.md: the summary, with the pictures that lie beside it, then sources, strings and clips of one mode."""
     mode, found = next(iter(report["by_mode"].items()))
-    return f"{summary(report, pictures)}\n{details(mode, found)}{costs(report['by_mode'])}"
+    return f"{summary(report, pictures)}\n{details(mode, found)}{gates(found)}{costs(report['by_mode'])}"
 
 
 def summary(report: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
@@ -111,6 +111,27 @@ def details(mode: str, found: Mapping[str, Any]) -> str:
                 titles = ("clip", *(column.replace("_", " ") for column in columns))
                 parts.append(f"### Worst of {name}: {kind.replace('non', 'non-')}\n\n{grid([titles, *rows])}\n")
     return "\n".join(parts)
+
+
+def gates(found: Mapping[str, Any]) -> str:
+    """How far the probability that nobody speaks can be trusted; nothing where no system tells one."""
+    known = [(name, gate) for name, system in found["systems"].items() if (gate := system["gate"])]
+    if not known:
+        return ""
+    rows = [
+        (name, str(gate["clips"]), plain(gate["auroc"], 4), plain(gate["ece"], 3), _reliability(gate["bins"]))
+        for name, gate in known
+    ]
+    header = ("system", "clips", "AUROC", "ECE", "said: observed (clips), per tenth")
+    return (
+        f"\n## Gate: the probability that nobody speaks\n\n{grid([header, *rows])}\n\n"
+        "By clip, speech against non-speech. ECE: mean distance between what is said and how often nobody speaks, in "
+        "tenths.\n"
+    )
+
+
+def _reliability(bins: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join(f"{b['predicted']:.2f}: {b['observed']:.2f} ({b['clips']})" for b in bins)
 
 
 def costs(by_mode: Mapping[str, Any]) -> str:

@@ -56,7 +56,7 @@ def test_keys_are_the_documented_ones() -> None:
     assert list(steered) == [
         *("nonspeech", "speech", "mixed", "cost_of_errors"),
         *("by_source", "by_label", "by_category", "by_snr", "by_duration"),
-        *("top_strings", "worst", "cost", "steering", "options"),
+        *("top_strings", "worst", "cost", "steering", "gate", "options"),
     ]
     assert steered["nonspeech"].keys() >= {"clips", "hallucination_rate", "words_per_min", "ci"}
     assert steered["speech"].keys() >= {
