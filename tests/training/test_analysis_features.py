@@ -4,16 +4,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 from steer_asr.edits import Edit
 from steer_asr.pack import FRONT_END, SteerPack
-from steer_asr_training.analysis.acoustics import MEASURES, Acoustics, acoustics_of_tops, measure
+from steer_asr_training.analysis.acoustics import MEASURES, Acoustics, acoustics_of_tops, measure, pitch
 from steer_asr_training.analysis.activations import clip_table
-from steer_asr_training.analysis.describe import best_tags, describe
+from steer_asr_training.analysis.aligned import pack_frames
+from steer_asr_training.analysis.describe import BestTags, best_tags, describe
 from steer_asr_training.analysis.end_of_text import EndOfText
 from steer_asr_training.analysis.features import feature_report, firing_rates, specialised, top_windows
 from steer_asr_training.analysis.inputs import Dictionary, StoredWindows
 from steer_asr_training.analysis.labels import stored_clips, window_labels
+from steer_asr_training.analysis.phonemes import phones_of_features
 from steer_asr_training.analysis.search import Peaks
 from steer_asr_training.encoders import Window
 from steer_asr_training.learn import select
@@ -161,6 +164,40 @@ def test_acoustics_tell_loud_bright_noisy_and_sudden_sounds() -> None:
     assert 24 <= onset.argmax() <= 29
     assert level[10] == -100
     assert len(measure(tone(0.1), 1)) == 1
+
+
+def test_pitch_is_the_period_and_not_a_multiple_of_it() -> None:
+    buzz = np.sign(tone(0.5, 120.0)) * 0.3
+    wave = np.concatenate([buzz, noise(0.5, 0.1), tone(0.5, 440.0, 0.3), tone(0.5, 2000.0, 0.3), silence(0.5)])
+    found = pitch(wave, 125)
+    assert found.shape == (125,)
+    np.testing.assert_allclose(found[2:23], 120, rtol=0.02)
+    assert np.isnan(found[28:47]).all(), "hiss"
+    np.testing.assert_allclose(found[53:72], 440, rtol=0.03)
+    assert np.isnan(found[78:97]).all(), "a whistle is no voice"
+    assert np.isnan(found[103:]).all(), "silence"
+    assert Acoustics({}, dict.fromkeys(map(str, MEASURES), 0.5), 119.6).words == ("pitch 120 Hz",)
+
+
+def test_a_feature_that_carries_a_phone_is_called_by_it() -> None:
+    rng = np.random.default_rng(5)
+    phones = [str(name) for name in rng.choice(["AA", "S", ""], 300)]
+    z = np.zeros((300, 4))
+    z[:, 0] = [name == "S" and rng.random() < 0.8 for name in phones]
+    z[:30, 0] = [name == "AA" for name in phones[:30]]  # a few firings on the wrong one
+    z[:, 1] = [name == "" for name in phones]
+    z[:10, 2] = 1
+    z[:, 3] = rng.random(300) < 0.5
+    found = phones_of_features(pack_frames([csr_array(z)], [phones], groups=["g"], speech=[()]))
+    assert found[1:] == [None, None, None], "silence; too few frames; everywhere"
+    fired = [name for name, on in zip(phones, z[:, 0], strict=True) if on]
+    share = fired.count("S") / len(fired)
+    assert found[0] == ("S", pytest.approx(share))
+    assert 0.7 < share < 1
+    rates, tags = np.full((1, 1), 0.1), BestTags((), *(np.zeros((0, 1), int) for _ in range(3)))
+    assert describe(0, rates, ("all",), tags, None, ("S", 0.914)) == (
+        "fires on 10.0 % of frames; phone S on 91 % of its aligned frames"
+    )
 
 
 def test_words_are_for_extremes_only() -> None:

@@ -44,14 +44,19 @@ def load_recipe(path: str | Path, *, data: str | Path | None = None) -> Recipe:
 
     Raises `SteerOptionError` that names the file and the field when it is missing, broken, or has an unknown field.
     """
-    path = Path(path)
+    content = read_yaml(path, data=data, sections="name, collect, fit, learn")
+    return build(Recipe, content, f"{path}")
+
+
+def read_yaml(path: str | Path, *, data: str | Path | None, sections: str) -> Mapping[str, Any]:
+    """The mapping in a recipe file, `{data}` filled in; `SteerOptionError` that names the file when it holds none."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SteerOptionError(f"{path}: cannot be read as a recipe ({error})") from error
     if not isinstance(content, Mapping):
-        raise SteerOptionError(f"{path}: a recipe is a mapping with name, collect, fit, learn")
-    return build(Recipe, _fill(content, str(data or ".")), f"{path}")
+        raise SteerOptionError(f"{path}: a recipe is a mapping with {sections}")
+    return _fill(content, str(data or "."))
 
 
 def build(config: type[Config], content: Mapping[str, Any], where: str) -> Config:

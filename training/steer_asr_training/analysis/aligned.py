@@ -97,6 +97,11 @@ def aligned_frames(
     )
 
 
+def has_alignments(windows: StoredWindows | ManifestWindows) -> bool:
+    """True when `aligned_frames` would find windows whose phones are known."""
+    return any(clip.alignment_path is not None for _, clip in _clips(windows))
+
+
 def pack_frames(
     parts: Sequence[Sparse],
     phones: Sequence[Sequence[str | None]],

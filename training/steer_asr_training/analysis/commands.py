@@ -109,9 +109,11 @@ def features_command(
     from steer_asr_training.analysis import tables
     from steer_asr_training.analysis.acoustics import acoustics_of_tops
     from steer_asr_training.analysis.activations import clip_table
+    from steer_asr_training.analysis.aligned import aligned_frames, has_alignments
     from steer_asr_training.analysis.end_of_text import end_of_text_effect
     from steer_asr_training.analysis.features import feature_report, top_windows
     from steer_asr_training.analysis.inputs import load_dictionary, stored_windows
+    from steer_asr_training.analysis.phonemes import phones_of_features
     from steer_asr_training.store import ActivationStore
 
     loaded = load_dictionary(dictionary, hook_point)
@@ -123,8 +125,9 @@ def features_command(
     table = clip_table(windows, loaded.features)
     tops = top_windows(table, top)
     sounds = acoustics_of_tops(windows, [[pair[:2] for pair in pairs] for pairs in tops]) if audio else None
+    phones = phones_of_features(aligned_frames(windows, loaded)) if has_alignments(windows) else None
     report: dict[str, Any] = {"activations": str(activations)}
-    report |= feature_report(windows, loaded, table, effect=effect, sounds=sounds, tops=tops)
+    report |= feature_report(windows, loaded, table, effect=effect, sounds=sounds, tops=tops, phones=phones)
     tables.write_report(out, "features", report, tables.features_markdown(report))
     typer.echo(out / "features.md")
 
@@ -153,7 +156,7 @@ def search_command(
     tags = [find_tag(windows.labels, name) for name in labels] if labels else all_tags(windows.labels)
     peaks = Peaks.of(clip_table(windows, loaded.features))
     found = [search_label(peaks, windows.labels, tag, n_best=best, ids=loaded.ids) for tag in tags]
-    report = {"dictionary": loaded.name, "windows": len(windows), "labels": found}
+    report = {"dictionary": loaded.name, "hook_point": loaded.hook_point, "windows": len(windows), "labels": found}
     text = tables.search_markdown(report)
     if out is not None:
         tables.write_report(out, "search", report, text)

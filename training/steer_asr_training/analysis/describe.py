@@ -77,8 +77,18 @@ def best_tags(peaks: Peaks, labels: Sequence[WindowLabels]) -> BestTags:
     return BestTags(tuple(names), np.where(useful, order, -1), f1, np.array(always)[order])
 
 
-def describe(j: int, rates: np.ndarray, names: Sequence[str], tags: BestTags, sounds: Acoustics | None) -> str:
-    """One line on feature `j`; `rates` are shares of frames, [group, n_features], of the groups in `names`."""
+def describe(
+    j: int,
+    rates: np.ndarray,
+    names: Sequence[str],
+    tags: BestTags,
+    sounds: Acoustics | None,
+    phone: tuple[str, float] | None = None,
+) -> str:
+    """One line on feature `j`; `rates` are shares of frames, [group, n_features], of the groups in `names`.
+
+    `phone` is the phone that the feature carries, and on which share of its frames (`phones_of_features`).
+    """
     rate = dict(zip(names, rates[:, j].tolist(), strict=True))
     if not rate["all"]:
         return "never fires here"
@@ -86,7 +96,9 @@ def describe(j: int, rates: np.ndarray, names: Sequence[str], tags: BestTags, so
     named = [best for best in tags.of(j) if best["f1"] >= NAMED_F1 and best["f1"] > best["always"]]
     named = [best for best in named if not best["label"].startswith("kind:")]
     parts += [f"{_bare(best['label'])} (F1 {best['f1']:.2f})" for best in named[:2]]
-    if not named and (found := _preferred(rate)):
+    if phone is not None:
+        parts.append(f"phone {phone[0]} on {100 * phone[1]:.0f} % of its aligned frames")
+    if not named and phone is None and (found := _preferred(rate)):
         parts.append(found)
     if sounds is not None and sounds.words:
         parts.append(", ".join(sounds.words))

@@ -83,6 +83,7 @@ def feature_report(
     effect: EndOfText | None = None,
     sounds: Sequence[Acoustics | None] | None = None,
     tops: Sequence[Sequence[tuple[int, int, float]]] | None = None,
+    phones: Sequence[tuple[str, float] | None] | None = None,
 ) -> dict[str, Any]:
     """Statistics, top windows, effect and description of every feature, as JSON values; see docs/features.md."""
     rates = firing_rates(table, windows.labels)
@@ -94,6 +95,7 @@ def feature_report(
     rows = []
     for j, feature in enumerate(dictionary.ids):
         heard = None if sounds is None else sounds[j]
+        phone = None if phones is None else phones[j]
         row = {
             "feature": feature,
             "fires": {name: _rate(rates, name, j) for name in ("all", "kind:speech", "kind:nonspeech")},
@@ -101,7 +103,8 @@ def feature_report(
             "max": float(peak[j]) if fired[j] else None,
             "end_of_text": None if effect is None else _effect(effect, j, mean[j]),
             "edits": _edits(dictionary, feature),
-            "description": describe(j, rates.frames, rates.names, tags, heard),
+            "description": describe(j, rates.frames, rates.names, tags, heard, phone),
+            "phone": None if phone is None else {"phone": phone[0], "share": phone[1]},
             "top": [_top(windows, *top) for top in tops[j]],
             "frame_rates": _listed(rates, j),
             "best_labels": tags.of(j),
@@ -116,6 +119,7 @@ def feature_report(
         "alive": int((fired > 0).sum()),
         "end_of_text_windows": None if effect is None else effect.n_windows,
         "audio_heard": sounds is not None,
+        "phones_known": phones is not None,
         "specialised": specialised(rates),
         "features": rows,
     }

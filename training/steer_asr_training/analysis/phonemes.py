@@ -95,6 +95,23 @@ def carried_phones(frames: PhoneFrames, n_phones: int) -> np.ndarray:
     return np.where(counts.max(axis=0) > CARRIES_OVER * counts.sum(axis=0), carried, -1)
 
 
+def phones_of_features(aligned: AlignedFrames) -> list[tuple[str, float] | None]:
+    """For each feature the phone that it carries and the share of its firing frames that have it, over all speakers.
+
+    None for a feature that carries none, or silence, or fires on fewer than `MIN_FRAMES` frames of known phone. Nothing
+    is held out here: this describes a feature, it does not measure a dictionary.
+    """
+    everything = _part(aligned, aligned.phone, aligned.phone >= 0)
+    fires: Sparse = (everything.z > 0).astype(np.float64)
+    counts = (everything.indicator(len(aligned.names)) @ fires).toarray()
+    found: list[tuple[str, float] | None] = []
+    for total, best, most in zip(counts.sum(axis=0), counts.argmax(axis=0), counts.max(axis=0), strict=True):
+        name = aligned.names[best]
+        carries = total >= MIN_FRAMES and most > CARRIES_OVER * total and name != SILENCE
+        found.append((name, float(most / total)) if carries else None)
+    return found
+
+
 def any_feature(carried: np.ndarray, frames: PhoneFrames, silence: int = -1) -> dict[str, float | None]:
     """The paper's accuracy: share of frames on which any firing feature carries the phone; all frames, and spoken ones.
 
