@@ -11,10 +11,10 @@ SEED ?= 0
 TORCH ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo torch || echo torch==2.13.0)
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint demo bench packs fuzz clean
+.PHONY: help test lint demo bench bench-mixed packs fuzz clean
 
 help:            ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 $(VENV)/.installed: pyproject.toml
 	@test -n '$(PYTHON)' || { echo 'error: Python 3.11 or later is needed; make PYTHON=/path/to/python test' >&2; exit 1; }
@@ -38,6 +38,9 @@ demo: $(VENV)/.installed  ## a few clips, stock and steered: a table, a picture,
 
 bench: $(VENV)/.installed ## the numbers of the README, from DATA (see README)
 	DATA=$(DATA) BIN=$(BIN) benchmarks/run_bench.sh
+
+bench-mixed: $(VENV)/.installed ## a few words inside minutes of noise, mixed from DATA
+	DATA=$(DATA) BIN=$(BIN) benchmarks/run_mixed.sh
 
 packs: $(VENV)/.installed ## remakes the shipped packs for tiny.en and base from DATA
 	for name in tiny.en base; do \
