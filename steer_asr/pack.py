@@ -14,14 +14,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from steer_asr._files import atomic_path
 from steer_asr.edits import Edit, EditPlan
@@ -78,6 +81,25 @@ class SteerPack:
     @cached_property
     def edit_plan(self) -> EditPlan:
         return EditPlan.build(self.edits, self.feature_ids)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of what decides the pack's effect: the features' numbers, the edits, the gate, and what it is made for.
+
+        Packs of one hash steer alike; name, card, strength curve and provenance have no part in it.
+        """
+        effect = {
+            "base_sha256": self.base_sha256,
+            "hook_point": self.hook_point,
+            "front_end": self.front_end,
+            "feature_ids": self.feature_ids,
+            "edits": [asdict(edit) for edit in self.edits],
+            "gate": None if self.gate is None else self.gate.to_json(),
+        }
+        digest = hashlib.sha256(json.dumps(effect, sort_keys=True).encode())
+        for array in (getattr(self.features, f.name) for f in fields(self.features)):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
     def check_fits(self, *, sha256: str, model_name: str, d_model: int, front_end: str = FRONT_END) -> None:
         """Raises `PackMismatchError` unless the pack was made for these weights, this width and this front-end."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from steer_asr import list_packs, load_pack
 from steer_asr.edits import Edit
 from steer_asr.errors import OutputError, PackError, PackMismatchError
 from steer_asr.pack import MAX_PACK_BYTES, save_pack
-from tests.steer_asr.packs import axis_features, build_pack, open_gate
+from tests.steer_asr.packs import axis_features, build_pack, open_gate, random_pack
 
 
 @pytest.fixture
@@ -131,3 +132,21 @@ def test_features_that_would_fire_everywhere_are_refused() -> None:
 def test_edits_are_checked_when_a_pack_is_built() -> None:
     with pytest.raises(PackError, match="no feature 1"):
         build_pack(edits=(Edit(1, "scale", 0.0),))
+
+
+def test_the_hash_is_that_of_the_effect(tmp_path: Path) -> None:
+    """Card, name, curve and provenance may change; a weight, an edit or the gate may not."""
+    pack = random_pack(16, "a" * 64, gate=open_gate(16))
+    same = replace(pack, name="other", calibration=({"strength": 1.0},), provenance={"licence": "MIT"}, path=tmp_path)
+    assert same.sha256 == pack.sha256
+    assert load_pack(save_pack(pack, tmp_path / "saved", card="# Card")).sha256 == pack.sha256
+    W_dec = pack.features.W_dec.copy()
+    W_dec[0, 0] += 1e-3
+    others = [
+        replace(pack, features=replace(pack.features, W_dec=W_dec)),
+        replace(pack, edits=pack.edits[1:]),
+        replace(pack, gate=None),
+        replace(pack, base_sha256="b" * 64),
+        replace(pack, hook_point="encoder.layers.0"),
+    ]
+    assert len({pack.sha256, *(other.sha256 for other in others)}) == 6

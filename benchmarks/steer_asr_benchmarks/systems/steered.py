@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from steer_asr._files import sha256_of
 from steer_asr.ct2 import SteeredWhisperModel
 from steer_asr.errors import SteerOptionError
 from steer_asr.models import ModelFiles
-from steer_asr.pack import CARD_FILE, CURVE_FILE, SteerPack, load_pack
+from steer_asr.pack import SteerPack, load_pack
 from steer_asr.steering import Steering, parse_steer
 from steer_asr_benchmarks.systems.base import Window
 from steer_asr_benchmarks.systems.batched import RecordingSteeredPipeline
@@ -72,16 +70,10 @@ def describe_pack(pack: SteerPack) -> dict[str, Any]:
     """A pack for the report: its name, and a SHA-256 over all of its files but the card and its picture."""
     return {
         "name": pack.name,
-        "sha256": None if pack.path is None else _pack_sha256(pack.path),
+        "sha256": pack.sha256,
         "base_sha256": pack.base_sha256,
         "hook_point": pack.hook_point,
         "features": len(pack.feature_ids),
         "gate": pack.gate is not None,
         "compute_types": list(pack.compute_types),
     }
-
-
-def _pack_sha256(path: Path) -> str:
-    return sha256_of(
-        *sorted(file for file in path.iterdir() if file.is_file() and file.name not in (CARD_FILE, CURVE_FILE))
-    )
