@@ -16,6 +16,7 @@ from typing import Literal
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
+from opentelemetry.trace import NoOpTracerProvider, TracerProvider
 
 from steer_asr import __version__
 from steer_asr_serving import errors
@@ -26,6 +27,7 @@ from steer_asr_serving.draining import Drain, Draining
 from steer_asr_serving.errors import ErrorEnvelope
 from steer_asr_serving.limits import BodyLimit
 from steer_asr_serving.live_route import live_route
+from steer_asr_serving.measured import Measured, TracedDecoder
 from steer_asr_serving.metrics import Metrics
 from steer_asr_serving.observe import Observe
 from steer_asr_serving.sandbox import decoder_for
@@ -33,6 +35,7 @@ from steer_asr_serving.schemas import Model, ModelList, Status
 from steer_asr_serving.served import Catalogue, ServedModel
 from steer_asr_serving.settings import Settings
 from steer_asr_serving.timeouts import UploadPace
+from steer_asr_serving.tracing import SCOPE
 from steer_asr_serving.ui.routes import UiDesk, add_ui
 
 
@@ -43,12 +46,15 @@ def create_api(
     *,
     clock: Callable[[], float] = time.monotonic,
     echo_request_id: bool = True,
+    tracers: TracerProvider | None = None,
 ) -> FastAPI:
     """The ASGI application that serves a catalogue of models.
 
     `clock`, in seconds, is what limits go by. Without `echo_request_id`, something in front returns the request's id.
+    `tracers` makes OpenTelemetry spans; see `tracing`.
     """
-    decoder = decoder_for(settings)
+    tracer = (tracers or NoOpTracerProvider()).get_tracer(SCOPE, __version__)
+    decoder = TracedDecoder(decoder_for(settings), tracer)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -61,10 +67,11 @@ def create_api(
     app.state.drain = Drain()
     errors.install(app)
     gate, metrics = Gate(settings, clock), Metrics()
+    transcriber = Measured(transcriber, metrics, tracer)
     app.add_middleware(UploadPace, pause_s=settings.upload_pause_s, min_bytes_per_s=settings.min_upload_bytes_per_s)
     app.add_middleware(BodyLimit, max_bytes=settings.max_upload_bytes)
     app.add_middleware(Draining, drain=app.state.drain)
-    app.add_middleware(Observe, metrics=metrics, echo_id=echo_request_id)
+    app.add_middleware(Observe, metrics=metrics, tracer=tracer, echo_id=echo_request_id)
     app.include_router(_health_routes(transcriber))
     app.include_router(_metrics_route(metrics), dependencies=[Depends(gate.identify)])
     app.include_router(_model_routes(catalogue), dependencies=[Depends(gate.identify)])

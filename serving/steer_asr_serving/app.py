@@ -16,10 +16,12 @@ from ray import serve
 from ray.serve import Application
 
 from steer_asr_serving.api import create_api
+from steer_asr_serving.audit import start_audit
 from steer_asr_serving.deployment import DEPLOYMENT, RemoteTranscriber, TranscriberReplica
 from steer_asr_serving.logs import start_logging
 from steer_asr_serving.served import Catalogue
 from steer_asr_serving.settings import Settings
+from steer_asr_serving.tracing import check_tracing, provider_for
 
 MAX_HTTP_REQUESTS = 200
 """Requests the HTTP deployment holds at once, uploads on disk included. Serve's own default is 5."""
@@ -64,13 +66,19 @@ async def _same(name: str) -> str:
 def build_app(settings: Settings) -> Application:
     """Raises `ModelError`, `PackError` or `SteerOptionError` before anything is started."""
     catalogue = Catalogue.find(settings)
+    check_tracing(settings)
 
     def build_api() -> FastAPI:
         atexit.register(start_logging(settings).stop)
+        if (auditing := start_audit(settings)) is not None:
+            atexit.register(auditing.stop)
+        tracers = provider_for(settings)  # its SDK sends what is left at exit
         transcriber = RemoteTranscriber(
             serve.get_deployment_handle(DEPLOYMENT), by_model=settings.max_loaded_models is not None
         )
-        return create_api(settings, catalogue, transcriber, echo_request_id=False)  # Ray's proxy returns it
+        return create_api(  # Ray's proxy returns the id
+            settings, catalogue, transcriber, echo_request_id=False, tracers=tracers
+        )
 
     graceful: dict[str, Any] = {
         "graceful_shutdown_timeout_s": settings.drain_s,

@@ -19,7 +19,7 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.datastructures import UploadFile
 
 from steer_asr.audio import SAMPLE_RATE_HZ
-from steer_asr_serving import answers, events
+from steer_asr_serving import answers, audit, events
 from steer_asr_serving.deployment import Job, Outcome, Transcriber
 from steer_asr_serving.errors import ApiError, ErrorEnvelope, note_error
 from steer_asr_serving.form import parse_form, wire_steer
@@ -88,13 +88,16 @@ class _Desk:
                 audio = await decoded(upload, self.decoder)
         finally:
             await form.close()
-        job = Job(served.name, audio, steering, **_options(fields))
+        audited = self.settings.audit_text and steering is not None
+        job = Job(served.name, audio, steering, stock_texts=audited, **_options(fields))
         headers = _steer_headers(served, job)
         facts = request.state.facts
         facts |= _job_facts(job, fields, self.settings.log_text)
 
         def note(outcome: Outcome) -> None:
             self.metrics.outcome(job, outcome)
+            if self.settings.audit_file is not None:
+                audit.record(job, outcome, facts)
             facts.update(_outcome_facts(outcome, self.settings.log_text))
 
         if isinstance(fields, TranscriptionFields) and fields.stream:

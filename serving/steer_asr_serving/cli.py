@@ -31,7 +31,17 @@ if TYPE_CHECKING:
     from steer_asr_serving.settings import Settings
 
 SERVE_EXTRA = frozenset(
-    {"fastapi", "prometheus_client", "pydantic", "pydantic_settings", "python_multipart", "ray", "starlette", "yaml"}
+    {
+        "fastapi",
+        "opentelemetry",
+        "prometheus_client",
+        "pydantic",
+        "pydantic_settings",
+        "python_multipart",
+        "ray",
+        "starlette",
+        "yaml",
+    }
 )
 """Packages that come with `steer-asr[serve]`."""
 APP_NAME = "steer_asr"
@@ -123,10 +133,12 @@ def check(context: typer.Context, options: dict[str, Any]) -> None:
     try:
         settings = read_settings(context.obj | options)
         from steer_asr_serving.served import Catalogue
+        from steer_asr_serving.tracing import check_tracing
 
         catalogue = Catalogue.find(settings)
         check_port(settings.host, settings.port)
-        check_log_file(settings.log_file)
+        check_files(settings)
+        check_tracing(settings)
     except SteerASRError as error:
         fail(str(error))
     else:
@@ -220,7 +232,7 @@ def doubts(settings: Settings) -> list[str]:
 def run(settings: Settings) -> None:
     """Serves until SIGINT or SIGTERM. Raises `SteerASRError` before Ray starts when the settings cannot be served."""
     check_port(settings.host, settings.port)
-    check_log_file(settings.log_file)
+    check_files(settings)
     os.environ.update(private_ray())
     import ray
     from ray import serve
@@ -305,13 +317,15 @@ def check_port(host: str, port: int) -> None:
         raise SteerOptionError(f"cannot listen on {host}, port {port}: {error.strerror or error}") from error
 
 
-def check_log_file(path: Path | None) -> None:
-    """Raises `SteerOptionError` when the log cannot be appended to; an HTTP replica would fail over and over."""
-    try:
-        if path is not None:
-            path.open("a").close()
-    except OSError as error:
-        raise SteerOptionError(f"cannot write log_file {path}: {error.strerror or error}") from error
+def check_files(settings: Settings) -> None:
+    """Raises `SteerOptionError` when a log cannot be appended to; an HTTP replica would fail over and over."""
+    for name in ("log_file", "audit_file"):
+        path: Path | None = getattr(settings, name)
+        try:
+            if path is not None:
+                path.open("a").close()
+        except OSError as error:
+            raise SteerOptionError(f"cannot write {name} {path}: {error.strerror or error}") from error
 
 
 def address(settings: Settings) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 from faster_whisper.transcribe import Segment
 from faster_whisper.vad import VadOptions
 
+from steer_asr.audio import SAMPLE_RATE_HZ
 from steer_asr.errors import SteerASRError
 from steer_asr.steering import Steering
 from steer_asr.transcription import Transcription
@@ -28,6 +29,7 @@ from steer_asr_serving.errors import ApiError
 from steer_asr_serving.served import Catalogue
 from steer_asr_serving.settings import Settings
 from steer_asr_serving.shelf import ModelShelf
+from steer_asr_serving.suppressed import suppressed
 from steer_asr_serving.tap import ModelTap, TokenLogprob
 from steer_asr_serving.ui.picture import Picture
 from steer_asr_serving.ui.study import Studies
@@ -60,6 +62,8 @@ class Job:
     vad: VadOptions | None = None
     """Leave out what this detector takes for non-speech; None transcribes everything."""
     logprobs: bool = False
+    stock_texts: bool = False
+    """Decode windows that steering edited away once more without it, for the audit."""
     session: str | None = None
     """The page's name for the recording: what the encoder makes of it is kept for other jobs of that name."""
 
@@ -83,6 +87,8 @@ class Outcome:
     """Of every token in the text, if the job asked."""
     picture: Picture | None = None
     """What there is to see, if the job belongs to a session."""
+    stock_texts: tuple[str | None, ...] = ()
+    """What stock Whisper writes in each suppressed window, if the job asked; None where that cannot be told."""
     batches: tuple[int, ...] = ()
     """Windows in each batch that one of the job's was decoded in; empty where nothing is batched."""
 
@@ -217,7 +223,9 @@ class TranscriberReplica:
                 send(Piece(segment.text, new))
         transcription = Transcription.consume(iter(done), info)
         picture = None if study is None else study.picture(model, job.steering, transcription)
-        return Outcome(transcription, time.monotonic() - started, tuple(logprobs) if job.logprobs else None, picture)
+        stock_texts = _stock_texts(job, model, transcription) if job.stock_texts else ()
+        seconds = time.monotonic() - started
+        return Outcome(transcription, seconds, tuple(logprobs) if job.logprobs else None, picture, stock_texts)
 
 
 class RemoteTranscriber:
@@ -301,6 +309,20 @@ def _serve_trouble() -> Iterator[None]:
         raise ApiError(429, "too many requests are waiting; try again shortly", code="overloaded") from full
     except (RayActorError, DeploymentUnavailableError) as lost:
         raise ApiError(503, "the transcriber is restarting; try again shortly", code="unavailable") from lost
+
+
+def _stock_texts(job: Job, model: SteeredWhisperModel, transcription: Transcription) -> tuple[str | None, ...]:
+    """What would have been written in the suppressed windows. After a voice activity detector nobody knows where."""
+    windows = [] if transcription.steer is None else filter(suppressed, transcription.steer.windows)
+    if job.vad is not None:
+        return tuple(None for _ in windows)
+    options = {"task": job.task, "language": transcription.language, "temperature": 0.0}
+    texts = []
+    for window in windows:
+        start, end = (round(second * SAMPLE_RATE_HZ) for second in (window.start_s, window.end_s))
+        segments, _ = model.transcribe(job.audio[start:end], steer=None, **options)
+        texts.append("".join(segment.text for segment in segments).strip())
+    return tuple(texts)
 
 
 def _check_language(job: Job, model: SteeredWhisperModel) -> None:

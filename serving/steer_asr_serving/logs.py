@@ -62,14 +62,19 @@ def start_logging(settings: Settings) -> logging.handlers.QueueListener:
         handler: logging.Handler = logging.StreamHandler()
     else:
         handler = logging.handlers.WatchedFileHandler(settings.log_file, encoding="utf-8")
+    logger.setLevel(logging.INFO if settings.log_requests else logging.WARNING)
+    logger.propagate = False
+    return json_writer(logger, handler)
+
+
+def json_writer(log: logging.Logger, handler: logging.Handler) -> logging.handlers.QueueListener:
+    """Starts a thread that writes the log's lines with `handler` as JSON, in place of all handlers it had."""
     handler.setFormatter(JsonLines())
     lines: queue.Queue[logging.LogRecord] = queue.Queue(QUEUED_LINES)
     writer = logging.handlers.QueueListener(lines, handler)
-    for old in logger.handlers[:]:
-        logger.removeHandler(old)
-    logger.addHandler(_Handover(lines))
-    logger.setLevel(logging.INFO if settings.log_requests else logging.WARNING)
-    logger.propagate = False
+    for old in log.handlers[:]:
+        log.removeHandler(old)
+    log.addHandler(_Handover(lines))
     writer.start()
     return writer
 

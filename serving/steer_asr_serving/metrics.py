@@ -15,12 +15,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import choose_encoder
 
 from steer_asr_serving.deployment import Job, Outcome
+from steer_asr_serving.suppressed import silent, suppressed
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 REAL_TIME_FACTORS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 PROBABILITIES = tuple(tenth / 10 for tenth in range(1, 11))
-EDITED = 0.5
-"""Share of a window's frames, weighted by strength, from which it counts as edited."""
+BATCHES = (1, 2, 4, 8, 16, 32)
 NO_PACK = "off"
 
 
@@ -51,6 +51,25 @@ class Metrics:
             buckets=REAL_TIME_FACTORS,
             registry=registry,
         )
+        self._jobs = Gauge(
+            "steer_asr_jobs_in_progress",
+            "Transcriptions handed to the replicas: those that wait for a worker and those that run.",
+            registry=registry,
+        )
+        self._queue = Histogram(
+            "steer_asr_queue_seconds",
+            "Time a transcription waited for a worker, and was on its way.",
+            ("model",),
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._batches = Histogram(
+            "steer_asr_batch_windows",
+            "Windows decoded together, by window; 1 is alone. Nothing is counted where batch_audio_s is 0.",
+            ("model",),
+            buckets=BATCHES,
+            registry=registry,
+        )
         self._streams = Gauge("steer_asr_streams_in_progress", "Live streams that are open.", registry=registry)
         self._streamed = Counter("steer_asr_streamed_seconds", "Audio of ended streams.", ("model",), registry=registry)
         by_pack = ("model", "pack")
@@ -61,6 +80,12 @@ class Metrics:
         self._windows = Counter("steer_asr_windows", "Steered windows of up to 30 s.", by_pack, registry=registry)
         self._edited = Counter(
             "steer_asr_windows_edited", "Windows of which steering edited half or more.", by_pack, registry=registry
+        )
+        self._silenced = Counter(
+            "steer_asr_windows_silenced",
+            "Windows of which steering edited half or more, and in which no word was written.",
+            by_pack,
+            registry=registry,
         )
         self._nobody_speaks = Histogram(
             "steer_asr_nobody_speaks",
@@ -91,11 +116,26 @@ class Metrics:
         labels = job.model, NO_PACK if report is None else report.pack
         self._answers.labels(*labels).inc()
         self._silent.labels(*labels).inc(not transcription.speech_detected)
+        for size in outcome.batches:
+            self._batches.labels(job.model).observe(size)
         for window in [] if report is None else report.windows:
             self._windows.labels(*labels).inc()
-            self._edited.labels(*labels).inc(window.edited_share >= EDITED)
+            self._edited.labels(*labels).inc(suppressed(window))
+            self._silenced.labels(*labels).inc(silent(window, transcription, after_vad=job.vad is not None))
             if window.nobody_speaks == window.nobody_speaks:  # NaN from a pack without a gate
                 self._nobody_speaks.labels(*labels).observe(window.nobody_speaks)
+
+    def job_begins(self) -> None:
+        """A transcription is handed to the replicas."""
+        self._jobs.inc()
+
+    def job_ends(self) -> None:
+        """It has come back, or nobody waits for it any more."""
+        self._jobs.dec()
+
+    def queued(self, model: str, seconds: float) -> None:
+        """A transcription has come back, after so much time in which no model worked on it."""
+        self._queue.labels(model).observe(seconds)
 
     def stream_opened(self) -> None:
         """A live stream begins."""

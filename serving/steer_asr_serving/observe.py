@@ -1,4 +1,4 @@
-"""ASGI middleware around everything: request ids, security headers, one log line and one count for each request.
+"""ASGI middleware around everything: request ids, security headers; one log line, count and span for each request.
 
 Routes add what they know: `request.state.facts["model"] = "base"`.
 """
@@ -10,6 +10,9 @@ import time
 import uuid
 from typing import Any
 
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -36,13 +39,21 @@ ABANDONED = 499
 class Observe:
     """`echo_id` is off where something in front of us, Ray's proxy, already returns the request's id."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, echo_id: bool) -> None:
-        self.app, self.metrics, self.echo_id = app, metrics, echo_id
+    def __init__(self, app: ASGIApp, metrics: Metrics, tracer: Tracer, echo_id: bool) -> None:
+        self.app, self.metrics, self.tracer, self.echo_id = app, metrics, tracer, echo_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
+        if scope["type"] != "http":
+            with self.tracer.start_as_current_span(scope["type"], context=_context(scope)):
+                await self.app(scope, receive, send)
+            return
+        with self.tracer.start_as_current_span(scope["method"], context=_context(scope), kind=SpanKind.SERVER) as span:
+            await self._observed(scope, receive, send, span)
+
+    async def _observed(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
         given = Headers(scope=scope).get("x-request-id", "")[:MAX_ID_LENGTH]
         request_id = given if SAFE_ID.fullmatch(given) else uuid.uuid4().hex
         facts: dict[str, Any] = {"request_id": request_id}
@@ -75,5 +86,24 @@ class Observe:
             seconds = time.monotonic() - started
             route = getattr(scope.get("route"), "path", "other")
             self.metrics.request(route, status, facts.get("key", "none"), seconds)
+            _note(span, scope["method"], route, status, facts)
             answered = {"method": scope["method"], "route": route, "status": status, "seconds": round(seconds, 3)}
             log_request(answered | facts)
+
+
+def _context(scope: Scope) -> Context:
+    """The trace that the client's `traceparent` says this request belongs to."""
+    return TraceContextTextMapPropagator().extract(dict(Headers(scope=scope)))
+
+
+def _note(span: Span, method: str, route: str, status: int, facts: dict[str, Any]) -> None:
+    """By OpenTelemetry's semantic conventions for HTTP."""
+    span.update_name(f"{method} {route}")
+    span.set_attribute("http.request.method", method)
+    span.set_attribute("http.route", route)
+    span.set_attribute("http.response.status_code", status)
+    for fact in ("request_id", "key"):
+        if fact in facts:
+            span.set_attribute(f"steer_asr.{fact}", facts[fact])
+    if status >= 500:
+        span.set_status(Status(StatusCode.ERROR))

@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     allowed_packs: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_listed)] = None
     """Packs that requests may name: names or folders, a model's default first. If absent, all that were made for it."""
     steer: Annotated[str, BeforeValidator(_as_text)] = "default"
-    """Steering of requests that ask for none: off, default, a strength, PACK, or PACK@STRENGTH."""
+    """Steering of requests that ask for none: off, default, a strength, max_wer=0.05, PACK, or PACK@STRENGTH."""
     max_steer: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Highest strength a request may ask for."""
     compute_type: str = "default"
@@ -137,6 +137,12 @@ class Settings(BaseSettings):
     """Put prompts and transcripts into those lines."""
     log_file: Path | None = None
     """File to append the lines to; without one they go to standard error."""
+    audit_file: Path | None = None
+    """File to append one line to for each window that steering edited away."""
+    audit_text: bool = False
+    """Decode such windows once more without steering, and put what stock Whisper writes into the line."""
+    otlp_endpoint: str | None = None
+    """URL that OpenTelemetry traces are sent to, http://localhost:4318/v1/traces for one; if absent, none are made."""
 
     @classmethod
     def settings_customise_sources(
@@ -176,7 +182,7 @@ class Settings(BaseSettings):
     def _absolute_packs(cls, packs: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return None if packs is None else tuple(map(_absolute, packs))
 
-    @field_validator("log_file")
+    @field_validator("log_file", "audit_file")
     @classmethod
     def _absolute_log(cls, path: Path | None) -> Path | None:
         return None if path is None else path.expanduser().absolute()
@@ -206,6 +212,12 @@ class Settings(BaseSettings):
             raise ValueError("batch_audio_s: a window takes 30 s, so use 60 or more, or 0 for no batches")
         if self.workers_per_replica < 2:
             raise ValueError("batch_audio_s needs workers_per_replica of 2 or more: requests that run at the same time")
+        return self
+
+    @model_validator(mode="after")
+    def _audited_somewhere(self) -> Settings:
+        if self.audit_text and self.audit_file is None:
+            raise ValueError("audit_text needs audit_file, the file that the text goes to")
         return self
 
     @model_validator(mode="after")

@@ -77,15 +77,19 @@ def test_the_dashboard_asks_for_numbers_that_there_are() -> None:
     report = SteerReport("base", 1.0, "ct2", [window])
     transcription = Transcription("", (), "en", 1.0, 3.0, False, report)
     metrics.started()
-    metrics.outcome(Job("base", np.zeros(0, np.float32), None), Outcome(transcription, 0.5))
+    metrics.outcome(Job("base", np.zeros(0, np.float32), None), Outcome(transcription, 0.5, batches=(2,)))
+    metrics.queued("base", 0.1)
+    metrics.streamed("base", 3.0)
     metrics.request("/v1/audio/transcriptions", 200, "example", 1.0)
     text = metrics.exposition("text/plain")[0].decode()
     known = {re.split(r"[{ ]", line)[0]: line for line in text.splitlines() if not line.startswith("#")}
     dashboard = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text(encoding="utf-8"))
     expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     asked = {name for expression in expressions for name in re.findall(r"steer_asr_\w+", expression)}
-    assert asked
     assert asked <= set(known)
+    families = {re.sub(r"_(total|bucket|sum|count|created)$", "", name) for name in known}
+    shown = {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in asked}
+    assert families == shown, "every metric has its place"
     for expression in expressions:
         for labels in re.findall(r"by \(([^)]*)\)", expression):
             lines = [

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from steer_asr_serving.errors import ApiError
 from steer_asr_serving.settings import Settings
 from tests.serving.scripted_whisper import TEXT
 from tests.serving.test_auth import KEYS, configured
+from tests.serving.test_deployment import HeldEncoder
 
 pytestmark = pytest.mark.anyio
 
@@ -86,8 +90,36 @@ async def test_metrics_count_what_was_done(http, wav) -> None:
     assert found["steer_asr_transcriptions_without_speech_total", "scripted", "quiet"] == 1
     assert found["steer_asr_windows_total", "scripted", "quiet"] == 2
     assert found["steer_asr_windows_edited_total", "scripted", "quiet"] == 1
+    assert found["steer_asr_windows_silenced_total", "scripted", "quiet"] == 1
+    assert found["steer_asr_queue_seconds_count", "scripted"] == 3
+    assert found["steer_asr_queue_seconds_sum", "scripted"] >= 0
+    assert found["steer_asr_jobs_in_progress",] == 0
     assert found["steer_asr_nobody_speaks_count", "scripted", "quiet"] == 2
     assert found["steer_asr_request_seconds_count", "/v1/audio/transcriptions"] == 4
+
+
+async def test_jobs_that_wait_are_counted(http, wav, replica, monkeypatch) -> None:
+    held = HeldEncoder(replica._models["scripted"], monkeypatch)
+    connected = http()
+    both = [asyncio.create_task(post(connected, wav)) for _ in range(2)]  # there is one worker
+    await asyncio.to_thread(held.started.wait, 30)
+    while (found := await scraped(connected))["steer_asr_jobs_in_progress",] < 2:
+        await asyncio.sleep(0.01)
+    held.go_on.set()
+    assert [answer.json()["text"] for answer in await asyncio.gather(*both)] == [TEXT, TEXT]
+    found = await scraped(connected)
+    assert found["steer_asr_jobs_in_progress",] == 0
+    assert found["steer_asr_queue_seconds_count", "scripted"] == 2
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian: prometheus)")
+async def test_prometheus_own_checker_finds_nothing(http, wav) -> None:
+    connected = http()
+    await post(connected, wav, steer="default")
+    text = (await connected.get("/metrics")).text
+    command = ["promtool", "check", "metrics"]
+    checked = await asyncio.to_thread(subprocess.run, command, input=text, capture_output=True, text=True, timeout=60)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
 
 
 async def test_metrics_ask_for_a_key_and_name_keys_only_by_name(http, wav) -> None:
