@@ -21,6 +21,9 @@ from safetensors.numpy import load_file, save
 from steer_asr.errors import PackError
 
 CFG_FILE, WEIGHTS_FILE = "cfg.json", "sae_weights.safetensors"
+SAELENS_FORMAT = "6.0.0"
+"""Version of SAELens whose `cfg.json` this is. Without it, SAELens reads the file as one from before 6 and drops the
+metadata."""
 TENSORS = ("W_enc", "b_enc", "threshold", "W_dec", "b_dec")
 
 
@@ -80,7 +83,7 @@ def save_features(folder: Path, features: SaeFeatures, metadata: dict[str, Any])
         "apply_b_dec_to_input": False,
         "normalize_activations": "none",
         "reshape_activations": "none",
-        "metadata": metadata,
+        "metadata": {"sae_lens_version": SAELENS_FORMAT, **metadata},
     }
     (folder / CFG_FILE).write_text(json.dumps(cfg, indent=2) + "\n", encoding="utf-8")
 

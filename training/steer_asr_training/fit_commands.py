@@ -1,4 +1,4 @@
-"""`steer-asr-train fit` and `fit-stream`."""
+"""`steer-asr-train fit`, `fit-stream` and `import`: ways to a dictionary."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from steer_asr.errors import SteerOptionError
+from steer_asr_training.import_command import import_command
 
 if TYPE_CHECKING:
     from steer_asr_training.fit_config import FitConfig
@@ -29,6 +30,7 @@ def register(app: typer.Typer) -> None:
     """Adds these commands to the command line."""
     app.command("fit")(fit_command)
     app.command("fit-stream")(fit_stream_command)
+    app.command("import")(import_command)
 
 
 def fit_command(
