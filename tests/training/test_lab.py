@@ -115,6 +115,7 @@ def test_results_of_another_fit_do_not_count_as_done(run: RunFolder, recipe: Lab
         ({"analyses": {"probe": {"folds": 2}}}, "probe needs target"),
         ({"analyses": {"erase": {"target": "phone"}}}, "erase needs concept"),
         ({"analyses": {"evaluate": {"out": "x"}}}, "unknown option 'out'"),
+        ({"analyses": {"evaluate": {"splice": "all"}}}, "splice is true, false, or a list"),
         ({"seeds": {}}, "seeds maps whole numbers"),
         ({"seeds": {"first": ["all"]}}, "seeds maps whole numbers"),
         ({"seeds": {0: "all"}}, "seed 0: give a list"),
@@ -138,6 +139,12 @@ def test_hook_points_have_to_be_the_models(recipe: LabRecipe, tmp_path: Path) ->
     twice = dict(recipe.analyses) | {"probe": [{"target": "kind"}, {"target": "kind", "folds": 3}]}
     with pytest.raises(SteerOptionError, match="probe kind encoder.layers.1 stands twice"):
         plan_jobs(replace(recipe, analyses=twice), run)
+
+
+def test_splicing_can_be_limited_to_some_layers(recipe: LabRecipe, tmp_path: Path) -> None:
+    analyses = {"evaluate": {"splice": [POINT], "windows": 2}}
+    jobs = plan_jobs(replace(recipe, analyses=analyses), RunFolder(tmp_path))
+    assert [job.options["splice"] for job in jobs if job.name.startswith("evaluate")] == [False, True]
 
 
 def test_the_shipped_recipe_loads_and_measures_on_other_recordings() -> None:

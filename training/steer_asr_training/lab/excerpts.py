@@ -28,6 +28,8 @@ from steer_asr_training.windows import render
 MEL_BANDS = 80
 MP3_BITS_PER_S = 32_000
 QUIETEST_DB = -80.0
+BRIGHTEST = 0.7
+"""Of the colour map: the curve of the activation has to stand out from the loudest sound."""
 MEDIA = "media"
 """Folder of sounds and spectrograms."""
 
@@ -185,7 +187,7 @@ def mel_png(wave: np.ndarray) -> bytes:
     low, high = float(pairs.max()) - 2.0, float(pairs.max())  # Whisper's own range: 8 dB of log10, divided by 4
     grey = np.clip((pairs - low) / max(1e-6, high - low), 0, 1)
     image = Image.fromarray((255 * grey[::-1]).astype(np.uint8))
-    image.putpalette((255 * colormaps["magma"](np.arange(256))[:, :3]).astype(np.uint8).tobytes())
+    image.putpalette((255 * colormaps["magma"](np.linspace(0, BRIGHTEST, 256))[:, :3]).astype(np.uint8).tobytes())
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()

@@ -23,13 +23,13 @@ from steer_asr_training.windows import DataConfig
 ALL = "all"
 COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": commands.evaluate_command,
+    "stability": commands.stability_command,
     "features": commands.features_command,
     "search": commands.search_command,
     "phonemes": concept_commands.phonemes_command,
     "boundaries": concept_commands.boundaries_command,
     "probe": concept_commands.probe_command,
     "erase": concept_commands.erase_command,
-    "stability": commands.stability_command,
 }
 """The analyses, in the order in which they run."""
 GIVEN = ("sae", "sae_a", "sae_b", "dictionary", "activations", "manifest", "model", "out", "hook_point")
@@ -121,6 +121,8 @@ def _check_options(name: str, analysis: str, options: Mapping[str, Any]) -> None
     for option in options:
         if option not in known:
             raise SteerOptionError(f"{name}: {analysis}: {unknown_name('option', str(option), known)}")
+    if not isinstance(options.get("splice", True), bool | list | tuple):
+        raise SteerOptionError(f"{name}: splice is true, false, or a list of hook points; got {options['splice']!r}")
     needed = {p for p, v in parameters.items() if v.default is inspect.Parameter.empty and p not in GIVEN}
     if missing := sorted(needed - set(options)):
         raise SteerOptionError(f"{name}: {analysis} needs {', '.join(missing)}")

@@ -193,6 +193,8 @@ def _analysis_job(recipe: LabRecipe, run: RunFolder, analysis: str, point: str, 
     out = run.results(point, analysis, *asked) if asked else run.results(point)
     sae = run.sae(next(iter(recipe.seeds)), point)
     given: dict[str, Any] = {key: value for key, value in options.items() if key != "splice"}
+    if (splice := options.get("splice")) is not None:
+        options = options | {"splice": splice is True or (isinstance(splice, list | tuple) and point in splice)}
     if options.get("splice") or analysis == "features":
         given["model"] = recipe.model
     if analysis == "evaluate":
