@@ -10,6 +10,6 @@ CLIPS=${CLIPS:-runs/mixed}
 "$BIN/steer-asr-bench" mix --recipe long --manifest "$DATA/manifests/test_nonspeech.jsonl" \
   --manifest "$DATA/manifests/test_speech.jsonl" --limit "${LIMIT:-24}" --min-s 60 --max-s 180 -o "$CLIPS"
 for model in ${MODELS:-base}; do
-  "$BIN/steer-asr-bench" run --manifest "$CLIPS/mixed.jsonl" --model "$model" --systems stock,stock+vad,steered \
+  "$BIN/steer-asr-bench" run --manifest "$CLIPS/$(basename "$CLIPS").jsonl" --model "$model" --systems stock,stock+vad,steered \
     --timestamps --share-encoder --cpu-threads 1 -o "benchmarks/results/mixed/$model"
 done

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 from pathlib import Path
+
+from steer_asr.pack import load_pack
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -36,3 +39,9 @@ def test_every_path_of_the_tree_exists() -> None:
 def test_links_point_at_files() -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_the_packs_that_ship_are_those_that_were_measured() -> None:
+    for name in ("base", "tiny.en"):
+        report = json.loads((ROOT / "benchmarks" / "results" / name / "report.json").read_text(encoding="utf-8"))
+        assert report["pack"]["sha256"] == load_pack(name).sha256, name
