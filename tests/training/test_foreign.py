@@ -441,6 +441,28 @@ def test_the_command_checks_and_writes_ours(tmp_path: Path, planted: Planted) ->
         )
 
 
+def test_layers_that_were_counted_wrongly_show(tmp_path: Path, planted: Planted) -> None:
+    """The next layer is much like this one, so that it passes the check; the comparison tells them apart."""
+    pieces = planted.x.reshape(10, -1, D)
+    noise = np.random.default_rng(3).normal(0, 0.3, pieces.shape).astype(np.float32)
+    described = [{"kind": "speech", "source": "x", "treatment": "plain"}] * 10
+    points = [{POINT: piece, "encoder.layers.6": piece + n} for piece, n in zip(pieces, noise, strict=True)]
+    write_store(tmp_path / "acts", [Window(point, n_real_frames=600) for point in points], described)
+    for name, expected in (
+        ("layer_6", None),
+        ("layer_7", "says encoder.layers.6, and reconstructs encoder.layers.5 be"),
+    ):
+        folder = write_pt(tmp_path / name, linear_keys(planted))
+        command = ["import", str(folder), "-o", str(tmp_path / "out"), "--activations", str(tmp_path / "acts")]
+        result = CliRunner().invoke(app, command)
+        if expected is None:
+            assert "FVU by hook point: encoder.layers.5 0.1" in result.output
+        else:
+            assert expected in str(result.exception)
+            insisted = CliRunner().invoke(app, [*command, "--hook-point", "encoder.layers.6"])
+            assert insisted.exit_code == 0, "whoever names the hook point has decided"
+
+
 def test_what_saelens_expects_of_our_files(tmp_path: Path) -> None:
     """SAELens 6.54.12, `SAE.load_from_disk`: keys and fields of `JumpReLUSAE` and `JumpReLUSAEConfig`, no others.
 

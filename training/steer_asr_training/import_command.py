@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from steer_asr.errors import SteerOptionError
+from steer_asr.errors import SteerOptionError, WeightsError
 
 if TYPE_CHECKING:
     from steer_asr.sae import SaeFeatures
@@ -34,7 +34,7 @@ def import_command(
 ) -> None:
     """Somebody else's sparse autoencoder (AudioSAE, dictionary_learning, sparsify, SAELens) to ours."""
     from steer_asr_training.foreign import load_foreign
-    from steer_asr_training.foreign.check import check, stored_frames
+    from steer_asr_training.foreign.check import check, other_layers, stored_frames
     from steer_asr_training.store import ActivationStore
 
     sae = load_foreign(source, format)
@@ -53,6 +53,13 @@ def import_command(
     else:
         store = ActivationStore(activations)
         features, report = check(sae, stored_frames(store, point), max_fvu=max_fvu)
+        layers = other_layers(features, store, point)
+        if (best := min(layers, key=lambda name: layers[name])) != point and hook_point is None:
+            raise WeightsError(
+                f"{source} says {point}, and reconstructs {best} better (FVU {layers[best]:.4f}, not "
+                f"{layers[point]:.4f}); --hook-point {best} if that is where it belongs"
+            )
+        report["layers"] = layers
         metadata = {"check": report} | {name: store.header[name] for name in MODEL if name in store.header}
         for line in told(report):
             typer.echo(line)
@@ -68,6 +75,7 @@ def told(report: dict[str, Any]) -> list[str]:
         *([] if as_trained is None else [f"FVU {as_trained:.4f} with the source's own rule"]),
         f"inputs: {report['inputs']} (FVU by inputs: {tried})",
         f"threshold: {report['threshold']}",
+        "FVU by hook point: " + ", ".join(f"{name} {fvu:.4f}" for name, fvu in report["layers"].items()),
     ]
 
 

@@ -87,6 +87,22 @@ def check(sae: ForeignSae, frames: np.ndarray, *, max_fvu: float = MAX_FVU) -> t
     return features, report
 
 
+def other_layers(features: SaeFeatures, store: ActivationStore, hook_point: str) -> dict[str, float]:
+    """FVU at every hook point of the store that is as wide, `hook_point` included, on some 5000 frames of each.
+
+    Neighbouring layers are much alike: a dictionary of Whisper base's layer 4 leaves 1 % of layer 4 unexplained, and
+    9 % of layer 5, so that only a comparison tells which one it is for.
+    """
+    found = {}
+    for point in stored_points(store):
+        frames = stored_frames(store, point, MAX_FRAMES // 4)
+        if frames.shape[1] == features.d_in:
+            found[point] = _measure(features, frames).fvu
+    if hook_point not in found:
+        raise SteerOptionError(f"{store.folder} has no {hook_point!r} that is {features.d_in} wide")
+    return found
+
+
 def _preferred(tried: Mapping[str, float]) -> str:
     """The first, unless another is clearly better; of those, the best."""
     first = next(iter(tried))
