@@ -3,6 +3,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
   $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
+MINUTES ?= 20
 DATA ?= ../shared/data
 N ?= 5000
 SEED ?= 0
@@ -49,6 +50,9 @@ packs: $(VENV)/.installed ## remakes the shipped packs for tiny.en and base from
 
 fuzz: $(VENV)/.installed  ## N damaged files (of SEED) to a running server; the table goes to docs/fuzz.md
 	$(BIN)/python -m tests.serving.fuzz -n $(N) --seed $(SEED) -o docs/fuzz.md
+
+soak: $(VENV)/.installed  ## MINUTES of load on a server whose parts are killed; the table goes to docs/soak.md
+	$(BIN)/python -m tests.serving.soak --minutes $(MINUTES) -o docs/soak.md
 
 clean:           ## removes what the targets made, .venv included
 	rm -rf $(VENV) out runs

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
-import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,64 +17,33 @@ import pytest
 from websockets.sync.client import connect
 
 from steer_asr.models import ModelFiles
+from tests.helpers import noise as loud_noise
+from tests.serving import soak
+from tests.serving.conftest import as_wav
+from tests.serving.running import STOP_S, Server, started
+from tests.serving.scripted_whisper import TEXT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(700)]
 
-START_S, STOP_S = 180, 60
 ALL_INTERFACES = "0" * 8, "0" * 32
 CLIPS = Path(__file__).parents[2] / "benchmarks" / "demo" / "clips"
 SPEECH, FROGS, HUM = (CLIPS / f"{name}.flac" for name in ("speech-short", "frogs", "hum"))
 
 
-@dataclass
-class Server:
-    process: subprocess.Popen[str]
-    port: int
-    mark: str
-    """In the environment of every process the server starts."""
-    requests_log: Path
-
-    @functools.cached_property
-    def client(self) -> Any:
-        return openai.OpenAI(base_url=f"http://127.0.0.1:{self.port}/v1", api_key="unused", max_retries=0)
-
-    def processes(self) -> dict[int, str]:
-        """{process id: command} of all processes that belong to the server."""
-        found = {}
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                if self.mark.encode() in (folder / "environ").read_bytes():
-                    found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
-            except OSError:  # ended meanwhile, or another user's
-                continue
-        return found
-
-
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, tiny_en: ModelFiles) -> Iterator[Server]:
-    """One server for all tests of this file."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = tmp_path_factory.mktemp("server") / "log"
-    mark = f"STEER_ASR_TEST_RUN={uuid.uuid4()}"
-    environment = os.environ | dict([mark.split("=")]) | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "steer_asr_serving.cli", "--model", tiny_en.name, "--port", str(port)]
-    command += ["--compute-type", "float32", "--cpus-per-replica", "1", "--log-file", str(log.parent / "requests")]
-    with log.open("w") as output:
-        process = subprocess.Popen(command, stderr=output, env=environment, text=True)
-    running = Server(process, port, mark, log.parent / "requests")
-    try:
-        deadline = time.monotonic() + START_S
-        while f"ready: http://127.0.0.1:{port}/v1" not in log.read_text():
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
+def server(tmp_path_factory: pytest.TempPathFactory, tiny_en: ModelFiles, scripted: Path) -> Iterator[Server]:
+    """One server for all tests of this file, with more models than it keeps in memory, and batches."""
+    environment = {
+        "STEER_ASR_MODELS": f"{tiny_en.name},{scripted / 'scripted'}",
+        "STEER_ASR_ALLOWED_PACKS": f"{tiny_en.name},{scripted / 'quiet'}",
+        "STEER_ASR_MAX_LOADED_MODELS": "1",
+        "STEER_ASR_WORKERS_PER_REPLICA": "2",
+        "STEER_ASR_BATCH_AUDIO_S": "60",
+        "STEER_ASR_UPLOAD_PAUSE_S": str(soak.PAUSE_S),
+    }
+    options = "--compute-type", "float32", "--cpus-per-replica", "1"
+    with started(tmp_path_factory.mktemp("server"), *options, environment=environment) as running:
         yield running
-    finally:
-        running.client.close()
-        process.terminate()
-        process.wait(STOP_S)
 
 
 def test_speech_is_transcribed_as_json_and_as_text(server: Server) -> None:
@@ -164,8 +128,36 @@ def test_request_ids_logs_and_metrics(server: Server) -> None:
     assert 'steer_asr_audio_seconds_total{model="tiny.en",task="transcribe"}' in metrics
 
 
+def test_more_models_are_served_than_fit_in_memory(server: Server) -> None:
+    def text(model: str) -> str:
+        return server.client.audio.transcriptions.create(model=model, file=SPEECH, extra_body={"steer": "off"}).text
+
+    assert [text(model) for model in ("scripted", "tiny.en", "scripted")] == [TEXT, soak.SPOKEN, TEXT]
+
+
+def test_a_client_that_leaves_frees_the_replica(server: Server) -> None:
+    """Without streaming, through Ray's proxy: the log says 499 long before five minutes of noise are transcribed."""
+    noise = as_wav(loud_noise(300))
+    with pytest.raises(httpx2.TimeoutException):
+        httpx2.post(
+            f"{server.url}/v1/audio/transcriptions",
+            files={"file": ("a.wav", noise)},
+            data={"model": "tiny.en", "steer": "off"},
+            headers={"x-request-id": "left"},
+            timeout=httpx2.Timeout(30, read=4),
+        )
+    deadline = time.monotonic() + STOP_S
+    while not (line := [line for line in server.requests_log.read_text().splitlines() if '"left"' in line]):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert json.loads(line[0])["status"] == 499
+    while "steer_asr_jobs_in_progress 0.0" not in httpx2.get(f"{server.url}/metrics").text:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def test_models_health_and_readiness(server: Server) -> None:
-    assert [model.id for model in server.client.models.list()] == ["tiny.en"]
+    assert [model.id for model in server.client.models.list()] == ["tiny.en", "scripted"]
     for path in ("/health", "/ready"):
         answer = httpx2.get(f"http://127.0.0.1:{server.port}{path}")
         assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
@@ -188,10 +180,30 @@ def test_only_loopback_is_listened_on(server: Server) -> None:
         assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
 
 
+def test_a_minute_of_load_with_parts_of_the_server_killed(server: Server) -> None:
+    """`make soak`, in short: every request gets its right answer, if need be after a clean 503."""
+    report = soak.Soak(server, minutes=1.0, kill_every_s=30).run()
+    assert report.failures == [], soak.table(report, "in a test")
+    assert report.lost == 0
+    assert report.killed["controller"] == 1
+    assert report.killed["replica"] >= 1
+    assert report.slow["408"] >= 1
+    assert set(report.right) >= {"speech", "nobody speaks"}
+
+
 def test_sigterm_ends_everything(server: Server) -> None:
-    """Last, because it ends the server."""
+    """Last, because it ends the server. What it has begun it finishes."""
     assert len(server.processes()) > 5
-    server.process.send_signal(signal.SIGTERM)
+
+    def create() -> Any:
+        return server.client.audio.transcriptions.create(model="tiny.en", file=SPEECH)
+
+    with ThreadPoolExecutor(3) as clients:
+        begun = [clients.submit(create) for _ in range(3)]
+        while "steer_asr_jobs_in_progress 3.0" not in httpx2.get(f"{server.url}/metrics").text:
+            assert not any(future.done() for future in begun), "one worker does them one after the other"
+        server.process.send_signal(signal.SIGTERM)
+        assert [future.result().text for future in begun] == [soak.SPOKEN] * 3
     assert server.process.wait(STOP_S) == 0
     deadline = time.monotonic() + STOP_S
     while (left := server.processes()) and time.monotonic() < deadline:
