@@ -45,3 +45,15 @@ def test_the_packs_that_ship_are_those_that_were_measured() -> None:
     for name in ("base", "tiny.en"):
         report = json.loads((ROOT / "benchmarks" / "results" / name / "report.json").read_text(encoding="utf-8"))
         assert report["pack"]["sha256"] == load_pack(name).sha256, name
+
+
+def test_the_numbers_on_mixed_recordings_are_those_of_the_report() -> None:
+    report = json.loads((ROOT / "benchmarks/results/mixed/base/report.json").read_text(encoding="utf-8"))
+    mixed = {name: system["mixed"] for name, system in report["systems"].items()}
+    words = {name: f"{found['words_outside_per_min']:.1f}" for name, found in mixed.items()}
+    lost = {name: f"{found['deletion_rate']:.1%}".replace("%", " %") for name, found in mixed.items()}
+    said = " ".join(README.split())
+    assert f"base invents {words['stock']} words a minute beside them" in said
+    assert f"behind Silero's VAD {words['stock+vad']} with {lost['stock+vad']} of the true words lost" in said
+    assert f"steered {words['steered']} with {lost['steered']} lost (stock loses {lost['stock']})" in said
+    assert report["pack"]["sha256"] == load_pack("base").sha256

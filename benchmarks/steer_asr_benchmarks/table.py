@@ -37,7 +37,8 @@ def summary(report: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
     if limit := (report["data"] or {}).get("limit"):
         parts.append(f"**At most {limit} clips of each manifest: for trying out, not for quoting.**\n")
     for mode, found in report["by_mode"].items():
-        parts.append(f"## {_title(mode)}\n\n{_counts(found)}\n\n{mode_table(found)}\n")
+        parts.append(f"## {_title(mode)}\n")
+        parts += [f"{_counts(found)}\n\n{mode_table(found)}\n"] if _has_clips(found) else []
         parts += [f"**{line}**\n" for line in _warnings(found)]
         parts += [f"{mixed_table(found)}\n"] if _has_mixed(found) else []
     if pictures:
@@ -71,6 +72,11 @@ def _left_out(data: Mapping[str, Any] | None) -> list[str]:
     ]
 
 
+def _has_clips(found: Mapping[str, Any]) -> bool:
+    """Whether anything but mixed recordings was transcribed."""
+    return any(system[kind]["clips"] for system in found["systems"].values() for kind in ("nonspeech", "speech"))
+
+
 def _has_mixed(found: Mapping[str, Any]) -> bool:
     return any(system["mixed"]["clips"] for system in found["systems"].values())
 
@@ -100,7 +106,7 @@ def mixed_table(found: Mapping[str, Any]) -> str:
 
 def details(mode: str, found: Mapping[str, Any]) -> str:
     """By source, the most frequent strings and the worst clips, of one mode."""
-    parts = [f"## By source, {_title(mode)}\n\n{source_table(found)}\n"]
+    parts = [f"## By source, {_title(mode)}\n\n{source_table(found)}\n"] if _has_clips(found) else []
     for name, system in found["systems"].items():
         if strings := system["top_strings"]:
             rows = [(_cell(string["text"]), str(string["clips"])) for string in strings]

@@ -215,6 +215,7 @@ def test_mixed_recordings_get_a_table_of_their_own() -> None:
     one = speech_score("m", WordCounts(hits=4), kind="mixed", outside=OutsideCounts(3, 90.0))
     text = markdown(report_on([one], {}))
     assert "1 mixed recordings, 1.5 min of non-speech in them." in text
+    assert "missed %" not in text, "no table of clips that are not there"
     row = next(line for line in text.splitlines() if line.startswith("| stock") and "2.00" in line)
     assert [cell.strip() for cell in row.strip("|").split("|")][1] == "2.00"
 
