@@ -90,8 +90,7 @@ def check(sae: ForeignSae, frames: np.ndarray, *, max_fvu: float = MAX_FVU) -> t
 def other_layers(features: SaeFeatures, store: ActivationStore, hook_point: str) -> dict[str, float]:
     """FVU at every hook point of the store that is as wide, `hook_point` included, on some 5000 frames of each.
 
-    Neighbouring layers are much alike: a dictionary of Whisper base's layer 4 leaves 1 % of layer 4 unexplained, and
-    9 % of layer 5, so that only a comparison tells which one it is for.
+    Neighbouring layers are much alike, so that only a comparison tells which one a dictionary is for.
     """
     found = {}
     for point in stored_points(store):
