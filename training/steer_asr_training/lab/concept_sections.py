@@ -262,7 +262,10 @@ def _draw_probe(reports: Reports, figure: Any) -> None:
         chance = [p["shuffled"]["mcc"] for p in report["curve"]]
         axes.plot([p["k"] for p in report["curve"]], chance, ":", color=GREY, lw=0.8)
     curves(axes, by_layer, colours=layer_colours(len(by_layer)))
+    ks = sorted({p["k"] for report in reports.values() for p in report["curve"]})
     axes.set_xscale("log")
+    axes.set_xticks(ks, [str(k) for k in ks])
+    axes.minorticks_off()
     axes.set(xlabel="features, by Fisher score", ylabel="MCC, held out")
     axes.grid(axis="y", color=GREY, alpha=0.25, linewidth=0.6)
     axes.legend(title="layer", ncols=2)
