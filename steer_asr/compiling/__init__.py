@@ -1,0 +1,1 @@
+"""Steering as weights: the parts of `steer_asr.compile`."""
