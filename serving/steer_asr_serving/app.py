@@ -25,6 +25,9 @@ from steer_asr_serving.tracing import check_tracing, provider_for
 
 MAX_HTTP_REQUESTS = 200
 """Requests the HTTP deployment holds at once, uploads on disk included. Serve's own default is 5."""
+CONSTRUCTOR_RETRIES = 100
+"""Replicas in a row that may die while they start before Serve gives up, for good. Its controller forgets that any ever
+ran when it is restarted itself, so a low number would let two crashes after that end the service."""
 DRAIN_CHECK_S = 0.5
 """How often a replica that is to stop looks whether it is idle."""
 
@@ -93,7 +96,7 @@ def build_app(settings: Settings) -> Application:
         },
         max_ongoing_requests=settings.workers_per_replica,
         max_queued_requests=settings.max_queued_requests,
-        max_constructor_retry_count=1,
+        max_constructor_retry_count=CONSTRUCTOR_RETRIES,
         **graceful,
     )(TranscriberReplica if settings.max_loaded_models is None else RoutedReplica)
     http = serve.deployment(

@@ -301,6 +301,7 @@ def private_ray() -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         # Ray's 5 s are too few for its proxy's imports on a busy machine, and three misses end the start.
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+        "RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT": "10",  # the smaller one of this times replicas and ours counts
         "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # it would answer SIGTERM during the start with a stack dump
         "RAY_DEDUP_LOGS": "0",  # it would take the lines of two alike requests for one
     }

@@ -383,7 +383,7 @@ def main(
         started(
             Path(folder), *options, "--replicas", str(replicas), environment={"STEER_ASR_UPLOAD_PAUSE_S": str(PAUSE_S)}
         ) as server,
-        Progress(total=round(60 * minutes), unit="s", label="soak") as progress,
+        Progress(total=round(60 * minutes), unit="second", label="soak") as progress,
     ):
         report = Soak(server, minutes, kill_every_s, seed).run(progress.advance)
     if output is None:
