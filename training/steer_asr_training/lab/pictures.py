@@ -163,7 +163,9 @@ def heatmap(
 
 
 def layer_colours(n: int) -> list[Any]:
-    """From purple-blue (first layer) to green (last), none so dark or light that a page swallows it."""
+    """One per layer: `COLOURS` as long as they last, then a rainbow."""
+    if n <= len(COLOURS):
+        return list(COLOURS[:n])
     from matplotlib import colormaps
 
     return [colormaps["turbo"](x) for x in np.linspace(0.12, 0.88, n)]
