@@ -225,10 +225,10 @@ class Soak:
         return None, None if (kind, text) == ("text", case.text) else f"{kind}: {text[:200]!r}"
 
     def _kill(self, begun: float) -> None:
-        """A replica every so often; the controller once, halfway."""
-        controller_s = begun + 30 * self.report.minutes
+        """A replica every so often; the controller once, halfway. What is still unanswered at the end has peace."""
+        controller_s, end = begun + 30 * self.report.minutes, begun + 60 * self.report.minutes
         next_s = begun + self.kill_every_s / 2
-        while not self._over.wait(0.5):
+        while not self._over.wait(0.5) and time.monotonic() < end:
             if time.monotonic() > controller_s and not self.report.killed["controller"]:
                 self._kill_one("controller", CONTROLLER)
             if time.monotonic() > next_s and self._kill_one("replica", REPLICA):
