@@ -4,6 +4,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 MINUTES ?= 20
+JOBS ?= 2
 DATA ?= ../shared/data
 N ?= 5000
 SEED ?= 0
@@ -26,7 +27,7 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 test: lint       ## the whole check: lint, format, types, import rules, tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

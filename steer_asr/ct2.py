@@ -28,7 +28,7 @@ from steer_asr.audio import decode_audio
 from steer_asr.errors import SteerOptionError, unknown_name
 from steer_asr.models import ModelFiles, find_model
 from steer_asr.pack import SteerPack, load_pack
-from steer_asr.silence import SkippingDecoder, decoded_once
+from steer_asr.silence import SilenceDecoder, decoded_once
 from steer_asr.steering import (
     FRAME_S,
     FrameReport,
@@ -177,16 +177,16 @@ class SteeredWhisperModel(WhisperModel):
         bound, pack = self._unsteered(), self._pack(steering)
         steering = steering.for_pack(pack)
         bound._run = run = _Run(steering, pack, self.executor)
-        if steering.early_exit:
-            if run.pack.gate is None:
-                raise SteerOptionError(f"early_exit needs a gate, and pack {run.pack.name!r} has none")
-            bound.model = SkippingDecoder(bound.model, lambda: run.silent)
+        if steering.early_exit and pack.gate is None:
+            raise SteerOptionError(f"early_exit needs a gate, and pack {pack.name!r} has none")
+        if pack.gate is not None:
+            bound.model = SilenceDecoder(bound.model, lambda: run.silent, skip=steering.early_exit)
         return bound
 
     def _unsteered(self) -> SteeredWhisperModel:
         plain = copy.copy(self)
         plain._run = None
-        while isinstance(plain.model, _PlainLanguageDetection | SkippingDecoder):
+        while isinstance(plain.model, _PlainLanguageDetection | SilenceDecoder):
             plain.model = plain.model.wrapped
         return plain
 

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, so before everything else
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # several processes: threads of their own would only get in the way
 
 import numpy as np
 import pytest
@@ -18,6 +20,15 @@ from steer_asr.models import ModelFiles, find_model
 from tests.tiny_whisper import write_tiny_whisper
 
 ROOT = Path(__file__).parents[1]
+ON_RAY = ("test_cluster.py", "test_ray_run.py")
+"""Modules that start Ray, or Serve on it: one process runs them all, so that there is one cluster."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several processes (pytest-xdist): a module stays in one of them, since its fixtures are shared."""
+    for item in items:
+        name = item.path.name
+        item.add_marker(pytest.mark.xdist_group("ray" if name in ON_RAY else name))
 
 
 @pytest.fixture(autouse=True)

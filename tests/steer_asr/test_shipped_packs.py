@@ -50,6 +50,20 @@ def test_every_shipped_pack_is_whole_small_and_says_where_it_comes_from() -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"without_timestamps": True}], ids=str)
+@pytest.mark.parametrize("clip", [c for c in CLIPS if c.kind == "nonspeech"], ids=lambda c: c.label)
+def test_nothing_is_written_as_people_call_it(
+    model: steer_asr.SteeredWhisperModel, clip: Clip, options: dict[str, Any]
+) -> None:
+    """faster-whisper's defaults: beams, fallback, thresholds, the language detected."""
+    audio = decode_audio(clip.audio_path)
+    assert steer_asr.transcribe(audio, model=model, steer=True, **options).text == ""
+    pipeline = steer_asr.SteeredBatchedInferencePipeline(model)
+    cut = [{"start": 0.0, "end": min(30.0, len(audio) / 16000)}]
+    assert list(pipeline.transcribe(audio, steer=True, clip_timestamps=cut, **options)[0]) == []
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("without_timestamps", [False, True], ids=["timestamps", "no timestamps"])
 @pytest.mark.parametrize("clip", [c for c in CLIPS if c.kind == "nonspeech"], ids=lambda c: c.label)
 def test_nothing_is_written_when_nobody_speaks(

@@ -14,7 +14,7 @@ from steer_asr.ct2 import SteeredBatchedInferencePipeline, SteeredWhisperModel
 from steer_asr.errors import ModelError, SteerOptionError
 from steer_asr.gate import Gate
 from steer_asr.pack import SteerPack
-from steer_asr.silence import SkippingDecoder
+from steer_asr.silence import SilenceDecoder
 from steer_asr.steering import Steering, parse_steer
 from tests.steer_asr.packs import open_gate, random_pack
 
@@ -27,13 +27,14 @@ class CountingDecoder:
     """The real model, with a tally of what it was asked to decode."""
 
     def __init__(self, model: Any) -> None:
-        self.wrapped, self.rows = model, []
+        self.wrapped, self.rows, self.beams = model, [], []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.wrapped, name)
 
     def generate(self, features: Any, prompts: Any, **options: Any) -> Any:
         self.rows.append(len(prompts))
+        self.beams.append(options["beam_size"])
         return self.wrapped.generate(features, prompts, **options)
 
 
@@ -73,6 +74,18 @@ def test_a_window_that_gets_half_of_the_edit_is_decoded_once(
 ) -> None:
     list(model.transcribe(noise, steer=Steering(pack, strength), temperature=TEMPERATURES, **UNREACHABLE)[0])
     assert model.model.rows == [1] * tries
+
+
+@pytest.mark.parametrize("timestamps", [True, False])
+def test_silence_is_decoded_without_beams_and_speech_with_them(
+    model: SteeredWhisperModel, noise: np.ndarray, pack: SteerPack, timestamps: bool
+) -> None:
+    """A beam search cannot choose the empty answer: it has no token to take a mean over."""
+    for wanted, given in ((1, pack), (5, closed(pack)), (5, replace(pack, gate=None)), (5, None)):
+        model.model.beams.clear()
+        options: dict[str, Any] = {"temperature": 0.0, "language": "en", "without_timestamps": not timestamps}
+        list(model.transcribe(noise, steer=given, beam_size=5, **options)[0])
+        assert set(model.model.beams) == {wanted}, given
 
 
 def test_speech_keeps_its_second_attempts(model: SteeredWhisperModel, noise: np.ndarray, pack: SteerPack) -> None:
@@ -131,6 +144,12 @@ def test_a_batch_is_decoded_without_its_silent_rows(model: SteeredWhisperModel, 
     assert model.model.rows == [2, 1]
     assert skipping
     assert skipping == [found for found in plain if found[0] >= 30]
+    model.model.beams.clear()
+    in_beams, _ = SteeredBatchedInferencePipeline(model).transcribe(
+        audio, steer=pack, clip_timestamps=chunks, beam_size=3, without_timestamps=True
+    )
+    assert {s.start for s in in_beams} <= {0.0, 30.0}
+    assert sorted(model.model.beams) == [1, 3], "each row in its own way"
 
 
 def test_early_exit_asks_for_what_it_needs(model: SteeredWhisperModel, noise: np.ndarray, pack: SteerPack) -> None:
@@ -145,5 +164,5 @@ def test_early_exit_asks_for_what_it_needs(model: SteeredWhisperModel, noise: np
 
 def test_a_bound_model_is_unwrapped_again(model: SteeredWhisperModel, pack: SteerPack) -> None:
     bound = model.steered(Steering(pack, early_exit=True))
-    assert isinstance(bound.model, SkippingDecoder)
+    assert isinstance(bound.model, SilenceDecoder)
     assert bound.steered(None).model is model.model

@@ -236,7 +236,9 @@ def test_search_for_everything(store: ActivationStore, sae: Path) -> None:
 def test_manifest_clips_are_what_the_store_holds(model: Path, store: ActivationStore, sae: Path) -> None:
     windows = ManifestWindows(store.header["manifests"][0], str(model), load_dictionary(sae))
     plain = next(i for i, w in enumerate(store.windows) if w["treatment"] == "plain" and w["clips"] == [4])
-    np.testing.assert_allclose(windows.frames(4), StoredWindows(store, POINT).frames(plain), atol=0.01)
+    np.testing.assert_allclose(
+        windows.frames(4), StoredWindows(store, POINT).frames(plain), atol=0.05
+    )  # bfloat16 where there is any
     assert windows.describe(4) == "hisses/hiss1.wav"
 
 
