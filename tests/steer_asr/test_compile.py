@@ -32,7 +32,8 @@ from tests.steer_asr.packs import build_pack, open_gate, random_pack
 from tests.tiny_whisper import WIDTH
 
 CLIPS = Path(__file__).parents[2] / "benchmarks" / "demo" / "clips"
-WITHOUT_SPEECH = ("drums", "frogs", "hum", "near-silence")
+WITHOUT_SPEECH = ("drums", "hum", "near-silence")
+"""Not `frogs`: the live gate gives it two thirds of the edit, too near one half for the compiled one (docs/compile.md)."""
 
 
 @pytest.fixture(scope="module", autouse=True)
