@@ -33,7 +33,7 @@ from tests.tiny_whisper import WIDTH
 
 CLIPS = Path(__file__).parents[2] / "benchmarks" / "demo" / "clips"
 WITHOUT_SPEECH = ("drums", "hum", "near-silence")
-"""Not `frogs`: the live gate gives it two thirds of the edit, too near one half for the compiled one (docs/compile.md)."""
+"""Not `frogs`: the live gate gives it two thirds of the edit, too near one half (docs/compile.md)."""
 
 
 @pytest.fixture(scope="module", autouse=True)
