@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import sys
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from steer_asr.audio import decode_audio
 from steer_asr.errors import ModelError
 from steer_asr.models import ModelFiles, find_model
 from tests.tiny_whisper import write_tiny_whisper
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in jobs that a shell put into the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # or no test of Ctrl-C could work
 
 ROOT = Path(__file__).parents[1]
 ON_RAY = ("test_cluster.py", "test_ray_run.py")

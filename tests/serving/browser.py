@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
 
 WAIT_MS = 30_000
 """For whatever the page has to do; a busy machine needs some of it."""
@@ -55,3 +56,12 @@ def served(app: FastAPI) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join(30)
+
+
+def wait_until(page: Page, holds: str) -> None:
+    """Waits for a JavaScript expression. `page.wait_for_function` would evaluate it inside of the page again and again,
+    which the page's policy forbids (no unsafe-eval)."""
+    end = time.monotonic() + WAIT_MS / 1000
+    while not page.evaluate(holds):
+        assert time.monotonic() < end, f"waited in vain for {holds}"
+        page.wait_for_timeout(20)

@@ -13,7 +13,7 @@ from steer_asr_serving.deployment import Job, LocalTranscriber, Outcome, Piece, 
 from steer_asr_serving.served import Catalogue
 from steer_asr_serving.settings import Settings
 from tests.helpers import noise
-from tests.serving.browser import WAIT_MS, browser, find_chromium, served
+from tests.serving.browser import WAIT_MS, browser, find_chromium, served, wait_until
 from tests.serving.conftest import as_wav
 from tests.serving.scripted_whisper import TEXT
 from tests.serving.test_auth import KEYS, configured
@@ -104,7 +104,7 @@ def visit(
         page.on("pageerror", lambda error: visit.complaints.append(str(error)))
         page.on("console", lambda said: visit.complaints.append(said.text) if said.type == "error" else None)
         page.goto(f"{address}/ui")
-        page.wait_for_function("document.querySelector('#model').length || !document.querySelector('#key-form').hidden")
+        wait_until(page, "document.querySelector('#model').length || !document.querySelector('#key-form').hidden")
         return visit
 
     yield go
@@ -152,7 +152,7 @@ def test_the_timeline_is_drawn_and_a_click_plays_from_there(visit: Callable[...,
     box = seen.page.locator("#scrub").bounding_box()
     assert box is not None
     seen.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + 20)
-    seen.page.wait_for_function("document.querySelector('#player').currentTime >= 1.5")
+    wait_until(seen.page, "document.querySelector('#player').currentTime >= 1.5")
     value = float(seen.page.locator("#scrub").get_attribute("aria-valuenow") or "nan")
     assert 1.4 <= value <= 3.0
     assert "nobody speaks 100 %" in (seen.page.locator("#scrub").get_attribute("aria-valuetext") or "")
@@ -168,7 +168,7 @@ def test_segments_are_in_the_table(visit: Callable[..., Visit]) -> None:
         ["0.2–0.4", "both", "Who is there?"],
     ]
     rows.nth(1).get_by_role("button").click()
-    seen.page.wait_for_function("document.querySelector('#player').currentTime >= 0.2")
+    wait_until(seen.page, "document.querySelector('#player').currentTime >= 0.2")
 
 
 def test_errors_are_told_in_words(visit: Callable[..., Visit]) -> None:
@@ -258,7 +258,7 @@ def test_the_key_is_asked_for_and_stays_out_of_addresses(visit: Callable[..., Vi
     assert not [url for url in seen.asked if key in url]
     assert key not in seen.page.evaluate("JSON.stringify(localStorage)")
     seen.page.reload()
-    seen.page.wait_for_function("document.querySelector('#model').length")
+    wait_until(seen.page, "document.querySelector('#model').length")
     assert seen.page.locator("#key-form").is_hidden()
 
 
@@ -285,7 +285,7 @@ def test_a_recording_that_is_gone_is_sent_again(visit: Callable[..., Visit]) -> 
 def test_the_microphone_is_recorded(visit: Callable[..., Visit]) -> None:
     seen = visit()
     seen.page.click("#record")
-    seen.page.wait_for_function("document.querySelector('#record').textContent === 'Stop'")
+    wait_until(seen.page, "document.querySelector('#record').textContent === 'Stop'")
     seen.wait_for("recorded", "2 s")
     seen.page.click("#record")
     seen.wait_for("summary", "Steering left out 5 of 5 words.")

@@ -17,7 +17,7 @@ from steer_asr_serving.api import create_api
 from steer_asr_serving.deployment import LocalTranscriber, TranscriberReplica
 from steer_asr_serving.served import Catalogue
 from steer_asr_serving.settings import Settings
-from tests.serving.browser import browser, served
+from tests.serving.browser import browser, served, wait_until
 
 CLIP = Path(__file__).parents[2] / "benchmarks" / "demo" / "clips" / "frogs.flac"
 WIDTH, HEIGHT, COLOURS = 1200, 900, 255
@@ -33,7 +33,7 @@ def make(folder: Path) -> None:
         page = chromium.new_page(viewport={"width": WIDTH, "height": HEIGHT})
         page.set_default_timeout(WAIT_MS)
         page.goto(f"{address}/ui")
-        page.wait_for_function("document.querySelector('#model').length")
+        wait_until(page, "document.querySelector('#model').length")
         page.set_input_files("#file", CLIP)
         page.locator("#summary").filter(has_text="Nobody speaks").wait_for()
         page.evaluate("document.querySelector('#player').currentTime = 1.5")
