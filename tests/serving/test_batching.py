@@ -217,7 +217,7 @@ async def test_real_speech_and_sounds_read_the_same_in_batches(tiny_en) -> None:
         return list(await asyncio.gather(*map(replica.transcribe, jobs)))
 
     alone = await outcomes()
-    together = await outcomes(workers_per_replica=4, batch_audio_s=120, batch_wait_s=3.0)
+    together = await outcomes(workers_per_replica=4, batch_audio_s=120, batch_wait_s=1.0)
     assert max(size for outcome in together for size in outcome.batches) >= 2, "how many depends on who comes in time"
     assert [outcome.transcription.text for outcome in alone[:3]] == [SPOKEN] * 3
     assert not alone[3].transcription.speech_detected
