@@ -94,7 +94,7 @@ def load_model(
     options are faster-whisper's. Raises `ModelError` when the model is not found or its SHA-256 is not the known one,
     and `SteerOptionError` for another executor.
     """
-    whisper = _executor(executor)
+    whisper = executor_class(executor)
     files = find_model(name_or_path, local_files_only=local_files_only)
     return whisper(
         files,
@@ -106,7 +106,8 @@ def load_model(
     )
 
 
-def _executor(name: str) -> type[SteeredWhisperModel]:
+def executor_class(name: str) -> type[SteeredWhisperModel]:
+    """The model class of "ct2" or "hybrid". Raises `SteerOptionError` for any other, and where torch is missing."""
     if name == EXECUTOR:
         return SteeredWhisperModel
     if name == "hybrid":
@@ -237,11 +238,7 @@ class SteeredWhisperModel(WhisperModel):
     def encode(self, features: np.ndarray) -> ctranslate2.StorageView:
         """Encodes a window or a batch, and steers it when this model is bound to a steering."""
         output = super().encode(features)
-        return (
-            output
-            if self._run is None
-            else self._run.steer(output, audio_frames(features if features.ndim == 3 else features[None]))
-        )
+        return output if self._run is None else self._run.steer(output, audio_frames(features))
 
     def generate_with_fallback(
         self, encoder_output: ctranslate2.StorageView, prompt: list[int], tokenizer: Any, options: TranscriptionOptions

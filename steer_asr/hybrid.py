@@ -49,7 +49,7 @@ class HybridWhisperModel(SteeredWhisperModel):
         """Encodes a window [n_mels, 3000] or a batch of them, and steers it when this model is bound to a steering."""
         mel = torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32)).to(self._device)
         mel = mel[None] if mel.ndim == 2 else mel
-        output = self._forward(mel) if self._run is None else self._steered(mel, self._run)
+        output = self._forward(mel) if self._run is None else self._steered(mel, audio_frames(features), self._run)
         return ctranslate2.StorageView.from_array(output)
 
     def _forward(self, mel: torch.Tensor) -> np.ndarray:
@@ -57,9 +57,8 @@ class HybridWhisperModel(SteeredWhisperModel):
         with torch.inference_mode():
             return self._torch["encoder"](mel).last_hidden_state.cpu().numpy()
 
-    def _steered(self, mel: torch.Tensor, run: _Run) -> np.ndarray:
+    def _steered(self, mel: torch.Tensor, heard: list[int], run: _Run) -> np.ndarray:
         edit, this_thread = edit_for(run.pack, self._device), threading.get_ident()
-        heard = audio_frames(mel.cpu().numpy())
         frames: list[FrameReport] = []
 
         def steer(x: torch.Tensor) -> torch.Tensor | None:

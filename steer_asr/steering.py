@@ -171,11 +171,12 @@ class FrameReport(NamedTuple):
 
 
 def audio_frames(mel: np.ndarray) -> list[int]:
-    """Encoder frames that hear audio, for each window of `mel`, [window, n_mels, mel frame]; the others are padding.
+    """Encoder frames that hear audio, for each window of `mel`; the others are padding.
 
-    faster-whisper pads the spectrogram with 0.0, which no sound and no silence looks like.
+    `mel` is one window, [n_mels, mel frame], or a batch of them. faster-whisper pads the spectrogram with 0.0, which no
+    sound and no silence looks like.
     """
-    heard: np.ndarray = (mel != 0).max(axis=1)
+    heard: np.ndarray = (mel.reshape(-1, *mel.shape[-2:]) != 0).max(axis=1)
     last = mel.shape[-1] - np.argmax(heard[:, ::-1], axis=1)
     return [-(-int(n) // 2) if some else 0 for n, some in zip(last, heard.max(axis=1), strict=True)]
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from steer_asr.audio import SAMPLE_RATE_HZ
+from steer_asr.ct2 import executor_class
 from steer_asr.errors import SteerOptionError
 from steer_asr.models import ModelFiles, find_model
 from steer_asr.pack import load_pack
@@ -33,19 +34,10 @@ MAX_TOKENS = 444
 
 def hybrid_model(files: ModelFiles, **options: Any) -> RecordingSteeredModel:
     """A torch encoder before CTranslate2's decoder, recording as the other systems do."""
-    try:
-        from steer_asr.hybrid import HybridWhisperModel
-    except ImportError as error:
-        raise _no_torch("+hybrid", error) from error
-
-    class RecordingHybridModel(RecordingSteeredModel, HybridWhisperModel):
-        pass
-
-    return RecordingHybridModel(files, **options)
-
-
-def _no_torch(what: str, error: ImportError) -> SteerOptionError:
-    return SteerOptionError(f"{what} needs torch and transformers ({error}): pip install 'steer-asr[torch]'")
+    recording: type[RecordingSteeredModel] = type(
+        "RecordingHybridModel", (RecordingSteeredModel, executor_class("hybrid")), {}
+    )
+    return recording(files, **options)
 
 
 def make_compiled(
@@ -73,7 +65,9 @@ class TransformersModel:
 
             from steer_asr import hf
         except ImportError as error:
-            raise _no_torch("+hf", error) from error
+            raise SteerOptionError(
+                f"+hf needs torch and transformers ({error}): pip install 'steer-asr[torch]'"
+            ) from error
         model, processor = hf.load(self.files.path)
         gpu = self.device == "cuda" or (self.device == "auto" and torch.cuda.is_available())
         model.to("cuda" if gpu else "cpu")  # pyright: ignore[reportArgumentType]
