@@ -247,7 +247,10 @@ def test_a_telephone_passes_its_band_and_nothing_else() -> None:
     assert len(telephone(tone(0.05))) == 800
 
 
-@pytest.mark.parametrize("codec", [Codec("opus", 12), Codec("opus", 64), Codec("mp3", 32), Codec("amr", 12.2)], ids=str)
+CODECS_TRIED = [Codec("opus", 12), Codec("opus", 64), Codec("mp3", 32), Codec("amr", 12.2), Codec("gsm", 13)]
+
+
+@pytest.mark.parametrize("codec", CODECS_TRIED, ids=str)
 def test_codecs_keep_length_and_time(codec: Codec, speech: np.ndarray) -> None:
     wave = speech[: 3 * RATE_HZ + 77]
     copy = through_codec(wave, codec)
@@ -275,6 +278,6 @@ def test_a_codec_that_ffmpeg_lacks_is_named_before_anything_is_written(
     manifests: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(CODECS, "gsm", replace(CODECS["gsm"], encoders=("no_such_encoder",)))
-    with pytest.raises(SteerOptionError, match=r"cannot encode gsm: it lacks no_such_encoder; it can encode opus"):
+    with pytest.raises(SteerOptionError, match=r"cannot encode gsm: .* lack no_such_encoder; they can encode opus"):
         write_mix(MixOptions(manifests, CodecCopies((Codec("opus", 12), Codec("gsm", 13)))), tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -11,12 +11,14 @@ import io
 import av
 import av.error
 import numpy as np
+import soundfile
 
 from steer_asr.audio import SAMPLE_RATE_HZ, decode_audio
 from steer_asr.errors import SteerOptionError
 from steer_asr_benchmarks.mix.recipes import CODECS, Codec, CodecFormat
 
 MU_LAW = CodecFormat(("pcm_mulaw",), "wav", 8_000, (64,), 64)
+LIBSNDFILE = "libsndfile:"
 BAND_HZ = (200.0, 300.0, 3400.0, 3800.0)
 """Nothing passes below the first and above the last, everything between the two in the middle."""
 
@@ -42,7 +44,7 @@ def band_limited(wave: np.ndarray) -> np.ndarray:
 def through_codec(wave: np.ndarray, codec: Codec) -> np.ndarray:
     """What is left after encoding and decoding: float32 [n_samples] at 16 kHz, as many samples as before.
 
-    Raises `SteerOptionError` when this FFmpeg cannot encode it.
+    Raises `SteerOptionError` when nothing here can encode it.
     """
     known = CODECS[codec.name]
     decoded = decode_audio(encode(wave, known, encoder_of(codec), codec.kbit_s))
@@ -50,20 +52,25 @@ def through_codec(wave: np.ndarray, codec: Codec) -> np.ndarray:
 
 
 def encoder_of(codec: Codec) -> str:
-    """FFmpeg's name of the encoder; raises `SteerOptionError` that names the codec when it was built without."""
+    """The name of the encoder to use; raises `SteerOptionError` that names the codec when there is none."""
     for name in CODECS[codec.name].encoders:
         if _has_encoder(name):
             return name
     there = [name for name, known in CODECS.items() if any(map(_has_encoder, known.encoders))]
     raise SteerOptionError(
-        f"this FFmpeg (PyAV {av.__version__}) cannot encode {codec.name}: it lacks "
-        f"{' and '.join(CODECS[codec.name].encoders)}; it can encode {', '.join(there) or 'none of the codecs here'}"
+        f"cannot encode {codec.name}: this FFmpeg (PyAV {av.__version__}) and libsndfile "
+        f"({soundfile.__libsndfile_version__}) lack {' and '.join(CODECS[codec.name].encoders)}; "
+        f"they can encode {', '.join(there) or 'none of the codecs here'}"
     )
 
 
 def encode(wave: np.ndarray, known: CodecFormat, encoder: str, kbit_s: float) -> bytes:
     """A file of `wave`, float32 [n_samples] at 16 kHz."""
     file = io.BytesIO()
+    if encoder.startswith(LIBSNDFILE):
+        samples = _resampled(wave, known.rate_hz)
+        soundfile.write(file, samples, known.rate_hz, format=known.container, subtype=encoder.removeprefix(LIBSNDFILE))
+        return file.getvalue()
     with av.open(file, "w", format=known.container) as output:
         stream = output.add_stream(encoder, rate=known.rate_hz)
         assert isinstance(stream, av.AudioStream)
@@ -84,11 +91,20 @@ def int16_frame(wave: np.ndarray) -> av.AudioFrame:
     return frame
 
 
+def _resampled(wave: np.ndarray, rate_hz: int) -> np.ndarray:
+    """int16 [n_samples at `rate_hz`]."""
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=rate_hz)
+    frames = [*resampler.resample(int16_frame(wave)), *resampler.resample(None)]
+    return np.concatenate([frame.to_ndarray()[0] for frame in frames])
+
+
 def _fitted(wave: np.ndarray, n: int) -> np.ndarray:
     return np.pad(wave[:n], (0, max(0, n - len(wave))))
 
 
 def _has_encoder(name: str) -> bool:
+    if name.startswith(LIBSNDFILE):
+        return name.removeprefix(LIBSNDFILE) in soundfile.available_subtypes("WAV")
     try:
         av.Codec(name, "w")
     except (av.error.FFmpegError, ValueError):

@@ -20,10 +20,10 @@ MUSIC = frozenset({"music"})
 
 @dataclass(frozen=True)
 class CodecFormat:
-    """How FFmpeg makes one codec's files, and the bit rates it can keep to."""
+    """How one codec's files are made, and the bit rates it can keep to."""
 
     encoders: tuple[str, ...]
-    """FFmpeg's names, the first that is there is used."""
+    """FFmpeg's names, or `libsndfile:SUBTYPE` for what PyAV's FFmpeg lacks; the first that is there is used."""
     container: str
     rate_hz: int
     kbit_s: tuple[float, ...]
@@ -36,7 +36,7 @@ class CodecFormat:
 CODECS = {
     "opus": CodecFormat(("libopus",), "ogg", 48_000, tuple(range(6, 129)), 12),
     "mp3": CodecFormat(("libmp3lame",), "mp3", 16_000, (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160), 32),
-    "gsm": CodecFormat(("libgsm_ms", "gsm_ms"), "wav", 8_000, (13,), 13),
+    "gsm": CodecFormat(("libsndfile:GSM610",), "wav", 8_000, (13,), 13),
     "amr": CodecFormat(
         ("libopencore_amrnb",), "amr", 8_000, (4.75, 5.15, 5.9, 6.7, 7.4, 7.95, 10.2, 12.2), 12.2, delay_samples=80
     ),
