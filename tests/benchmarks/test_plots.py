@@ -251,6 +251,13 @@ def test_strata_by_hand() -> None:
     ]
 
 
+def test_strata_without_a_single_error_have_an_axis() -> None:
+    perfect = report({"stock": 0}, ("timestamps",))
+    for bucket in perfect["by_mode"]["timestamps"]["systems"]["stock"]["by_snr"].values():
+        bucket["speech"] = speech(0.0) | {"ci": {"wer": (0.0, 0.0)}}
+    assert draw_snr(perfect).axes[1].get_ylim() == (0.0, 1.0)
+
+
 def test_many_lines_have_no_intervals_and_that_is_said() -> None:
     few, many = (draw_snr(report({f"s{i}": 1 for i in range(n)}, ("timestamps",))) for n in (3, 9))
     assert any("95 %" in text.get_text() for text in few.texts)

@@ -155,7 +155,8 @@ def _draw_lines(
                 highest = max(highest, 100 * read[1][1])
         ax.plot(xs, ys, color=look.colour, marker=look.marker, markersize=6.5, linewidth=1.6, zorder=3, clip_on=False)
     ax.set_xlim(-0.6, len(buckets) - 0.4)
-    ax.set_ylim(0, min(1.06 * highest, 104.0) if rate is not WER else 1.06 * highest)
+    top = 1.06 * highest or 1.0  # nothing but zeros still needs an axis
+    ax.set_ylim(0, top if rate is WER else min(top, 104.0))
     ax.set_xticks(range(len(buckets)), [f"{bucket}\n{clips[bucket]}" for bucket in buckets])
     ax.tick_params(length=0, pad=6)
     ax.grid(axis="x", visible=False)
