@@ -11,6 +11,7 @@ import typer
 
 from steer_asr.errors import SteerASRError, SteerOptionError
 from steer_asr_benchmarks.compare.command import compare_command
+from steer_asr_benchmarks.compare.matrix_command import matrix_command
 from steer_asr_benchmarks.conditions import Condition, check_names, failures
 from steer_asr_benchmarks.datasets.command import datasets_command
 from steer_asr_benchmarks.mix.command import mix_command
@@ -160,6 +161,7 @@ def systems_command() -> None:
 
 app.command("mix")(mix_command)
 app.command("compare")(compare_command)
+app.command("matrix")(matrix_command)
 app.command("plot")(plot_command)
 app.command("datasets")(datasets_command)
 app.command("speed")(speed_command)

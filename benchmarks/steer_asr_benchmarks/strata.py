@@ -11,9 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from steer_asr.errors import SteerOptionError, unknown_name
 from steer_asr_benchmarks.metrics import mixed_metrics, nonspeech_metrics, speech_summary
 from steer_asr_benchmarks.scoring import ClipScore
 
+DIVISIONS = ("source", "label", "category", "lang", "snr", "duration")
+"""What clips can be divided by."""
 DURATIONS_S = (0.0, 0.3, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Lower ends of the buckets by length; the last one has no upper end."""
 MAX_EXACT_SNRS = 12
@@ -23,15 +26,26 @@ SNR_STEP_DB = 5
 
 def strata(scores: Sequence[ClipScore]) -> dict[str, Any]:
     """All tables of one system in one mode; clips that lack what a table goes by are not in it."""
-    snrs = {score.snr_db for score in scores if score.snr_db is not None}
-    step = 0 if len(snrs) <= MAX_EXACT_SNRS else SNR_STEP_DB
-    return {
-        "by_source": _table(scores, lambda score: score.source),
-        "by_label": _table(scores, lambda score: score.label),
-        "by_category": _table(scores, lambda score: score.category),
-        "by_snr": _table(scores, lambda score: _snr(score.snr_db, step), "{:g} dB".format),
-        "by_duration": _table(scores, lambda score: _bucket(score.duration_s), _bucket_name),
-    }
+    tables = ("source", "label", "category", "snr", "duration")
+    return {f"by_{by}": {name: stratum(chosen) for name, chosen in divided(scores, by).items()} for by in tables}
+
+
+def divided(scores: Sequence[ClipScore], by: str) -> dict[str, list[ClipScore]]:
+    """`scores` by one of `DIVISIONS`, in the natural order; clips that lack what it goes by are in none.
+
+    Raises `SteerOptionError` for another name.
+    """
+    match by:
+        case "source" | "label" | "category" | "lang":
+            return _divide(scores, lambda score: getattr(score, by))
+        case "snr":
+            snrs = {score.snr_db for score in scores if score.snr_db is not None}
+            step = 0 if len(snrs) <= MAX_EXACT_SNRS else SNR_STEP_DB
+            return _divide(scores, lambda score: _snr(score.snr_db, step), "{:g} dB".format)
+        case "duration":
+            return _divide(scores, lambda score: _bucket(score.duration_s), _bucket_name)
+        case _:
+            raise SteerOptionError(unknown_name("division", by, DIVISIONS))
 
 
 def stratum(scores: Sequence[ClipScore]) -> dict[str, Any]:
@@ -45,12 +59,12 @@ def stratum(scores: Sequence[ClipScore]) -> dict[str, Any]:
     return {kind: counted[kind](some) for kind, some in found.items() if some}
 
 
-def _table(
+def _divide(
     scores: Sequence[ClipScore], key: Callable[[ClipScore], Any], name: Callable[[Any], str] = str
-) -> dict[str, Any]:
+) -> dict[str, list[ClipScore]]:
     keys = [key(score) for score in scores]
     return {
-        name(wanted): stratum([score for score, found in zip(scores, keys, strict=True) if found == wanted])
+        name(wanted): [score for score, found in zip(scores, keys, strict=True) if found == wanted]
         for wanted in sorted({found for found in keys if found not in ("", None)})
     }
 

@@ -11,6 +11,8 @@ import pytest
 from steer_asr.errors import ManifestError, OutputError, SteerOptionError
 from steer_asr_benchmarks import cli
 from steer_asr_benchmarks.compare.folders import compare
+from steer_asr_benchmarks.compare.matrix import markdown as matrix_markdown
+from steer_asr_benchmarks.compare.matrix import matrix
 from steer_asr_benchmarks.compare.paired import compare_scores
 from steer_asr_benchmarks.compare.sides import Side
 from steer_asr_benchmarks.compare.table import comparison_table, markdown
@@ -262,6 +264,73 @@ def test_what_cannot_be_compared(tmp_path: Path) -> None:
             sides(*arguments)
 
 
+def noisy(system: str, errors: dict[float, int]) -> list[dict[str, Any]]:
+    """Two clips of five words at every SNR, `errors` of them lost in the first one, each clip a group of its own."""
+    five = ["all", "birds", "can", "sing", "well"]
+    return [
+        record(segment(" ".join(five[lost:])), kind="speech", lang="en", reference=" ".join(five), system=system,
+               clip=f"s{snr}/{i}", group=f"g{i}", snr_db=snr)
+        for snr, n in errors.items() for i, lost in enumerate((n, 0))
+    ]  # fmt: skip
+
+
+def test_by_stratum_by_hand(tmp_path: Path) -> None:
+    folder = write(
+        tmp_path / "a",
+        noisy("stock", {10.0: 1, 0.0: 2}) + noisy("steered", {10.0: 1, 0.0: 5}) + predictions("stock", "you"),
+    )
+    found = compare(Side.read(f"{folder}:stock"), Side.read(f"{folder}:steered"), ["snr", "lang", "label"])
+    (comparison,) = found["comparisons"]
+    by_snr = comparison["strata"]["snr"]
+    assert list(by_snr) == ["0 dB", "10 dB"]
+    assert by_snr["10 dB"]["speech"]["wer"]["difference"] == 0.0
+    loud = by_snr["0 dB"]["speech"]
+    assert (loud["wer"]["a"], loud["wer"]["b"], loud["wer"]["ci"]) == (0.2, 0.5, (0.0, 0.6))
+    assert (loud["newly_empty"]["count"], loud["missed_speech_rate"]["difference"]) == (1, 0.5)
+    assert (list(comparison["strata"]["lang"]), comparison["strata"]["label"]) == (["en"], {}), "nothing has a label"
+    text = markdown(found)
+    [row] = [line for line in text.splitlines() if line.startswith("| 0 dB")]
+    assert [cell.strip() for cell in row.split("|")[1:-1]] == [
+        *("0 dB", "0", "- : -", "-", "- : -", "2 (2)", "10", "20.00 : 50.00", "+30.00", "+0.00 to +60.00"),
+        *("0.00 : 50.00", "+0.00 to +100.00", "1"),
+    ]
+    assert "By label" not in text
+    with pytest.raises(SteerOptionError, match="unknown division 'snrs'; did you mean 'snr'"):
+        compare(Side.read(f"{folder}:stock"), Side.read(f"{folder}:steered"), ["snrs"])
+
+
+def test_matrix_by_hand(tmp_path: Path) -> None:
+    names = {"stock": ("you", "you"), "steered": ("", ""), "stock+int8": ("you", "so"), "steered+int8": ("you", "")}
+    folder = write(
+        tmp_path / "a",
+        [one for name, texts in names.items() for one in predictions(name, *texts)]
+        + predictions("stock+vad", "you")
+        + predictions("stockings", "you")
+        + predictions("steered", "you", mode="no_timestamps"),
+        described(systems={"steered": {"pack": {"name": "p", "sha256": "e" * 64}}}),
+    )
+    found = matrix([Side.read(str(folder))], "stock", "steered")
+    assert list(found["rows"]) == ["timestamps, plain", "timestamps, +int8"], "no pair in the other mode, nor for +vad"
+    rates = [row["nonspeech"]["hallucination_rate"]["r"] for row in found["rows"].values()]
+    assert [(rate["a"], rate["b"], rate["clips"]) for rate in rates] == [(1.0, 0.0, 2), (1.0, 0.5, 2)]
+    text = matrix_markdown(found)
+    assert "pack p (eeeeeeeeeeeeeee)" in text
+    assert "| timestamps, +int8 | 2 " in text
+    assert "100.0 : 50.0" in text
+    with pytest.raises(SteerOptionError, match="both have timestamps, plain"):
+        matrix([Side.read(str(folder))] * 2, "stock", "steered")
+    with pytest.raises(SteerOptionError, match="no condition under which both stock and gate were run"):
+        matrix([Side.read(str(folder))], "stock", "gate")
+
+
+def test_matrix_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folder = write(tmp_path / "a", predictions("stock", "you") + predictions("steered", ""))
+    assert call(monkeypatch, folder, "-o", tmp_path / "out" / "matrix", command="matrix") == 0
+    assert capsys.readouterr().out == (tmp_path / "out" / "matrix.md").read_text()
+    rows = json.loads((tmp_path / "out" / "matrix.json").read_text())["rows"]
+    assert rows["timestamps, plain"]["nonspeech"]["hallucination_rate"]["r"]["difference"] == -1.0
+
+
 def test_table_by_eye() -> None:
     (quiet_a, quiet_b), (speech_a, speech_b) = quiet_sides(), speech_sides()
     table = comparison_table(compare_scores(quiet_a | speech_a, quiet_b | speech_b, quiet_a | speech_a))
@@ -278,8 +347,8 @@ def test_table_by_eye() -> None:
     assert cells["RTF"] == ["0.083", "0.194", "x 2.33", *"-----"]
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["steer-asr-bench", "compare", *map(str, arguments)])
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: object, command: str = "compare") -> int:
+    monkeypatch.setattr(sys, "argv", ["steer-asr-bench", command, *map(str, arguments)])
     with pytest.raises(SystemExit) as end:
         cli.main()
     return int(end.value.code or 0)

@@ -131,6 +131,20 @@ def test_modifiers_reach_the_engine_and_the_report(models: Models) -> None:
     assert system(models, "quiet=stock+empty").name == "quiet"
 
 
+def test_a_system_in_int8_has_a_model_of_its_own(models: Models, tmp_path: Path) -> None:
+    pack = save_pack(random_pack(WIDTH, models.files.sha256, gate=open_gate(16)), tmp_path / "p", card="")
+    for name in ("stock", f"steered:{pack}", f"gate:0.5@{pack}"):
+        whole, eighth = (system(models, name + modifier) for modifier in ("", "+int8"))
+        assert (whole.options.get("compute_type"), eighth.options["compute_type"]) == (None, "int8")
+    plain, coarse = (windows_of(system(models, name).transcribe(NOISE, PLAIN)) for name in ("stock", "stock+int8"))
+    assert plain[0].no_speech_prob != coarse[0].no_speech_prob, "int8 rounds"
+    assert plain[0].no_speech_prob == pytest.approx(coarse[0].no_speech_prob, rel=0.5)
+    int8 = models.at("int8")
+    assert (int8.stock.model.compute_type, models.stock.model.compute_type) == ("int8_float32", "float32")
+    assert int8 is models.at("int8"), "loaded once"
+    assert int8.at("int8") is int8
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """Answers as OpenAI does; what it was sent comes back as the text."""

@@ -13,5 +13,6 @@ predictions.jsonl, so one normaliser reads both. Differences are B minus A.
 | `paired.py` | differences of two systems, with intervals |
 | `folders.py` | pairs the systems of two folders; says what stands between them |
 | `table.py` | the comparison for people |
-| `command.py` | `steer-asr-bench compare` |
+| `matrix.py` | one pair of systems under many conditions |
+| `command.py`, `matrix_command.py` | `steer-asr-bench compare` and `matrix` |
 """

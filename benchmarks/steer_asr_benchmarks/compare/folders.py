@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from steer_asr.errors import SteerOptionError
 from steer_asr_benchmarks.compare.paired import compare_scores
 from steer_asr_benchmarks.compare.sides import DESCRIPTION, Side
 from steer_asr_benchmarks.runner import SCHEMA_VERSION
+from steer_asr_benchmarks.scoring import ClipScore
 from steer_asr_benchmarks.stats import CONFIDENCE, RESAMPLES, SEED
+from steer_asr_benchmarks.strata import divided
 from steer_asr_benchmarks.text import PACKAGE, describe_normalizer
 
 
-def compare(a: Side, b: Side) -> dict[str, Any]:
+def compare(a: Side, b: Side, by: Sequence[str] = ()) -> dict[str, Any]:
     """Everything that changes from `a` to `b`, as JSON: one entry of `comparisons` per mode and pair of systems.
 
-    Systems are paired by name, or are the only one on each side. Raises `SteerOptionError` when no system, no mode or
-    no clip is on both sides.
+    Systems are paired by name, or are the only one on each side. For each division of `by` (`strata.DIVISIONS`) an
+    entry's `strata` holds the same over the clips of each stratum, as B describes them. Raises `SteerOptionError` when
+    no system, no mode or no clip is on both sides, and for an unknown division.
     """
     pairs = _system_pairs(a, b)
     modes = [mode for mode in a.scores if mode in b.scores]
@@ -45,11 +48,26 @@ def compare(a: Side, b: Side) -> dict[str, Any]:
         "comparisons": [
             {"mode": mode, "a": name_a, "b": name_b}
             | compare_scores(a.scores[mode][name_a], b.scores[mode][name_b], same, timed=timed)
+            | {"strata": _by_stratum(a.scores[mode][name_a], b.scores[mode][name_b], same, by)}
             for mode in modes
             for name_a, name_b in pairs
             if name_a in a.scores[mode] and name_b in b.scores[mode]
         ],
     }
+
+
+def _by_stratum(
+    a: Mapping[str, ClipScore], b: Mapping[str, ClipScore], same: set[str], by: Sequence[str]
+) -> dict[str, Any]:
+    both = [score for clip, score in b.items() if clip in a and clip in same]
+    found: dict[str, Any] = {}
+    for division in by:
+        found[division] = {}
+        for name, scores in divided(both, division).items():
+            clips = {score.clip for score in scores}
+            only = [{clip: score for clip, score in side.items() if clip in clips} for side in (a, b)]
+            found[division][name] = compare_scores(only[0], only[1], clips, timed=False)
+    return found
 
 
 def _system_pairs(a: Side, b: Side) -> list[tuple[str, str]]:

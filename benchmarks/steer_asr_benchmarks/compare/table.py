@@ -6,9 +6,25 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from steer_asr_benchmarks.stats import wilson
 from steer_asr_benchmarks.table import grid, interval, percent, plain
 
 COLUMNS = ("", "A", "B", "B - A", "95 %", "only A : only B", "p", "clips", "groups")
+BRIEF_COLUMNS = (
+    "",
+    "non-speech clips",
+    "R %, A : B",
+    "95 % of B",
+    "F %, A : B",
+    "speech clips (groups)",
+    "words",
+    "WER %, A : B",
+    "B - A",
+    "95 %",
+    "missed %, A : B",
+    "95 % of B - A",
+    "newly empty",
+)
 EXPLANATION = (
     "Only clips that both sides have count. B - A in points, 95 % by bootstrap over groups. only A : only B: clips "
     "that count on one side only; p: McNemar's exact test on these, which takes clips for independent. R: non-speech "
@@ -34,6 +50,8 @@ def markdown(found: Mapping[str, Any]) -> str:
         systems = " to ".join(dict.fromkeys((comparison["a"], comparison["b"])))
         lines += ["", f"## {comparison['mode'].replace('_', ' ')}: {systems}", "", _counts(comparison)]
         lines += ["", comparison_table(comparison)]
+        for division, strata in comparison["strata"].items():
+            lines += ["", f"By {division}:", "", strata_table(strata)] if strata else []
     return "\n".join([*lines, "", EXPLANATION, ""])
 
 
@@ -63,6 +81,34 @@ def comparison_table(comparison: Mapping[str, Any]) -> str:
             ),
             ("RTF", plain(rtf["a"], 3), plain(rtf["b"], 3), ratio, *"-----"),
         ]
+    )
+
+
+def strata_table(strata: Mapping[str, Mapping[str, Any]]) -> str:
+    """One short row per stratum, or per any other name for a comparison: A, B, and what they differ by."""
+    return grid([BRIEF_COLUMNS, *(brief_row(name, comparison) for name, comparison in strata.items())])
+
+
+def brief_row(name: str, comparison: Mapping[str, Any]) -> tuple[str, ...]:
+    """A comparison in the columns `BRIEF_COLUMNS`."""
+    quiet, speech = comparison["nonspeech"]["hallucination_rate"], comparison["speech"]
+    wer, missed, empty = speech["wer"], speech["missed_speech_rate"], speech["newly_empty"]
+    r = quiet["r"]
+    of_b = None if r["b"] is None else wilson(round(r["b"] * r["clips"]), r["clips"])
+    return (
+        name,
+        str(r["clips"]),
+        f"{percent(r['a'])} : {percent(r['b'])}",
+        interval(of_b),
+        f"{percent(quiet['f']['a'])} : {percent(quiet['f']['b'])}",
+        f"{missed['clips']} ({missed['groups']})",
+        str(wer["words"]),
+        f"{percent(wer['a'], 2)} : {percent(wer['b'], 2)}",
+        percent(wer["difference"], 2, sign="+"),
+        interval(wer["ci"], sign="+", digits=2),
+        f"{percent(missed['a'], 2)} : {percent(missed['b'], 2)}",
+        interval(missed["ci"], sign="+", digits=2),
+        str(empty["count"]),
     )
 
 

@@ -8,7 +8,7 @@ steered.transcribe(audio, decoding).text
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -41,7 +41,7 @@ NOT_BATCHED = {"rule", "hst", "webrtcvad", "fallback", "defaults"}
 """What faster-whisper's batched pipeline has no such thing as."""
 EXECUTORS: Mapping[str, tuple[str, ...]] = {"hybrid": ("steered", "gate"), "hf": ("stock", "steered")}
 """The kinds of systems that run on executors other than ct2."""
-NOT_IN_TRANSFORMERS = {"vad", "fallback", "defaults", "batched"}
+NOT_IN_TRANSFORMERS = {"vad", "fallback", "defaults", "batched", "int8"}
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class Models:
     def __init__(self, options: ModelOptions) -> None:
         self.options = options
         self._memory = EncoderMemory()
+        self._others: dict[str, Models] = {}
 
     @cached_property
     def files(self) -> ModelFiles:
@@ -84,6 +85,14 @@ class Models:
     def transformers(self) -> TransformersModel:
         return TransformersModel(self.files, self.options.device)
 
+    def at(self, compute_type: str | None) -> Models:
+        """The same model in another compute type, loaded once; None: these."""
+        if compute_type in (None, self.options.compute_type):
+            return self
+        if compute_type not in self._others:
+            self._others[compute_type] = Models(replace(self.options, compute_type=compute_type))
+        return self._others[compute_type]
+
     def steered_by(self, executor: str) -> RecordingSteeredModel:
         return self.hybrid if executor == "hybrid" else self.steered
 
@@ -102,7 +111,8 @@ class Models:
     @property
     def used(self) -> bool:
         """Whether any system runs here; servers under test do not."""
-        return not {"stock", "steered", "hybrid", "transformers"}.isdisjoint(self.__dict__)
+        here = not {"stock", "steered", "hybrid", "transformers"}.isdisjoint(self.__dict__)
+        return here or any(models.used for models in self._others.values())
 
     @property
     def loaded(self) -> WhisperModel:
@@ -156,7 +166,7 @@ def _make(name: SystemName, models: Models, steer: str) -> System:
         raise SteerOptionError(f"system {name.text!r}: +hf does not go with +{sorted(refused)[0]}")
     if name.batched and (refused := NOT_BATCHED & {name.kind, *name.modifiers}):
         raise SteerOptionError(f"system {name.text!r}: the batched pipeline knows no {sorted(refused)[0]}")
-    return _MAKERS[name.kind](name, models, steer)
+    return _MAKERS[name.kind](name, models.at(name.compute_type), steer)
 
 
 def _plain(name: SystemName, models: Models, _steer: str) -> System:
@@ -170,7 +180,13 @@ def _stock(
 ) -> WhisperSystem:
     model = RecordingPipeline(models.stock) if name.batched else models.stock
     multilingual = models.stock.model.is_multilingual
-    return make_stock(name.text, model, multilingual, {**arguments, **name.arguments()}, **(say or {}))
+    stated = {**(say or {}), **_compute_type(name)}
+    return make_stock(name.text, model, multilingual, {**arguments, **name.arguments()}, **stated)
+
+
+def _compute_type(name: SystemName) -> dict[str, Any]:
+    """For the report, where it is not the run's."""
+    return {"compute_type": name.compute_type} if name.compute_type else {}
 
 
 def _steered(name: SystemName, models: Models, steer: str) -> System:
@@ -180,7 +196,8 @@ def _steered(name: SystemName, models: Models, steer: str) -> System:
         return make_transformers(name.text, models.transformers, steering, name.arguments())
     model = models.steered_by(name.executor)
     pipeline = RecordingSteeredPipeline(model) if name.batched else None
-    return make_steered(name.text, model, asked, name.arguments(), pipeline)
+    made = make_steered(name.text, model, asked, name.arguments(), pipeline)
+    return replace(made, options={**made.options, **_compute_type(name)})
 
 
 def _gate(name: SystemName, models: Models, steer: str) -> System:
@@ -188,7 +205,8 @@ def _gate(name: SystemName, models: Models, steer: str) -> System:
     model = models.steered_by(name.executor)
     pipeline = RecordingSteeredPipeline(model) if name.batched else None
     pack = "default" if steering is None else steering.pack
-    return make_gate(name.text, model, name.argument, pack, name.arguments(), pipeline)
+    made = make_gate(name.text, model, name.argument, pack, name.arguments(), pipeline)
+    return replace(made, options={**made.options, **_compute_type(name)})
 
 
 def _rule(name: SystemName, models: Models, _steer: str) -> System:

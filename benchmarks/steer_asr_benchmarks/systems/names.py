@@ -51,6 +51,8 @@ class Modifier:
     """Arguments of `transcribe` that it sets."""
     batched: bool = False
     executor: str | None = None
+    compute_type: str | None = None
+    """CTranslate2's; None: that of the run."""
 
 
 FALLBACK = {
@@ -71,6 +73,7 @@ MODIFIERS: Mapping[str, Modifier] = {
     ),
     "auto": Modifier("language detected and not forced", {"language": None}),
     "batched": Modifier("through the batched pipeline, 8 windows at a time", {"batch_size": 8}, batched=True),
+    "int8": Modifier("with weights in int8, whatever --compute-type says", compute_type="int8"),
     "hybrid": Modifier("with a torch encoder before CTranslate2's decoder; steered and gate only", executor="hybrid"),
     "hf": Modifier("in transformers, greedy or with beams, 30 s at a time; stock and steered only", executor="hf"),
 }
@@ -120,6 +123,11 @@ class SystemName:
     def executor(self) -> str:
         """What runs the encoder and the decoder; the last one named."""
         return next((e for name in reversed(self.modifiers) if (e := MODIFIERS[name].executor)), "ct2")
+
+    @property
+    def compute_type(self) -> str | None:
+        """CTranslate2's compute type; None: that of the run."""
+        return next((c for name in self.modifiers if (c := MODIFIERS[name].compute_type)), None)
 
     def number(self, default: float, low: float, high: float) -> float:
         """The argument as a number; raises `SteerOptionError` when it is none, or none from `low` to `high`."""
