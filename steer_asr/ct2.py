@@ -15,8 +15,7 @@ import copy
 import functools
 import inspect
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import ctranslate2
@@ -24,28 +23,21 @@ import numpy as np
 from faster_whisper import BatchedInferencePipeline, WhisperModel
 from faster_whisper.transcribe import Segment, TranscriptionOptions
 
+from steer_asr._ct2_run import FeatureTape, PlainLanguageDetection, Run
 from steer_asr.audio import decode_audio
 from steer_asr.errors import SteerOptionError, unknown_name
 from steer_asr.models import ModelFiles, find_model
 from steer_asr.pack import SteerPack, load_pack
 from steer_asr.silence import SilenceDecoder, decoded_once
 from steer_asr.steering import (
-    FRAME_S,
-    FrameReport,
     Steering,
     audio_frames,
     parse_steer,
-    steer_frames,
-    top_features,
-    window_report,
 )
 from steer_asr.transcription import (
-    SegmentSteering,
     SteeredInfo,
     SteeredSegment,
-    SteerReport,
     Transcription,
-    WindowReport,
     extend,
 )
 from steer_asr.weights.ct2_format import read_model_bin
@@ -141,7 +133,7 @@ class SteeredWhisperModel(WhisperModel):
     def __init__(self, model: str | os.PathLike[str] | ModelFiles, *args: Any, **kwargs: Any) -> None:
         self.files = model if isinstance(model, ModelFiles) else find_model(model)
         super().__init__(os.fspath(self.files.path), *args, **kwargs)
-        self._run: _Run | None = None
+        self._run: Run | None = None
         self._packs: dict[str, SteerPack] = {}
 
     @_signature_of(WhisperModel.transcribe)
@@ -177,7 +169,7 @@ class SteeredWhisperModel(WhisperModel):
     def _bind(self, steering: Steering) -> SteeredWhisperModel:
         bound, pack = self._unsteered(), self._pack(steering)
         steering = steering.for_pack(pack)
-        bound._run = run = _Run(steering, pack, self.executor)
+        bound._run = run = Run(steering, pack, self.executor)
         if steering.early_exit and pack.gate is None:
             raise SteerOptionError(f"early_exit needs a gate, and pack {pack.name!r} has none")
         if pack.gate is not None:
@@ -187,7 +179,7 @@ class SteeredWhisperModel(WhisperModel):
     def _unsteered(self) -> SteeredWhisperModel:
         plain = copy.copy(self)
         plain._run = None
-        while isinstance(plain.model, _PlainLanguageDetection | SilenceDecoder):
+        while isinstance(plain.model, PlainLanguageDetection | SilenceDecoder):
             plain.model = plain.model.wrapped
         return plain
 
@@ -214,19 +206,19 @@ class SteeredWhisperModel(WhisperModel):
         """Runs faster-whisper on this bound copy."""
         run = self._bound_run
         if kwargs.get("multilingual") and not run.steering.steer_language_detection:
-            self.model = _PlainLanguageDetection(self.model, run)
+            self.model = PlainLanguageDetection(self.model, run)
         segments, info = WhisperModel.transcribe(self, audio, *args, **kwargs)
         return map(_with_audio_times, segments), extend(SteeredInfo, info, steer=run.report)
 
     @property
-    def _bound_run(self) -> _Run:
+    def _bound_run(self) -> Run:
         assert self._run is not None, "only bound copies come here"
         return self._run
 
     def generate_segments(self, features: np.ndarray, *args: Any, **kwargs: Any) -> Iterable[Segment]:
         if self._run is None:
             return super().generate_segments(features, *args, **kwargs)
-        self._run.tape = tape = _FeatureTape(features)
+        self._run.tape = tape = FeatureTape(features)
         return map(self._run.annotate, super().generate_segments(tape, *args, **kwargs))  # pyright: ignore[reportArgumentType]
 
     def detect_language(self, *args: Any, **kwargs: Any) -> Any:
@@ -269,7 +261,7 @@ class SteeredBatchedInferencePipeline(BatchedInferencePipeline):
         bound.model = bound.model._bind(bound.model._run.steering)
         run = bound.model._bound_run
         if kwargs.get("multilingual") and not run.steering.steer_language_detection:
-            bound.model.model = _PlainLanguageDetection(bound.model.model, run)
+            bound.model.model = PlainLanguageDetection(bound.model.model, run)
         kwargs.setdefault("suppress_blank", False)
         segments, info = BatchedInferencePipeline.transcribe(bound, audio, *args, **kwargs)
         return map(_with_audio_times, segments), extend(SteeredInfo, info, steer=run.report)
@@ -286,121 +278,6 @@ class SteeredBatchedInferencePipeline(BatchedInferencePipeline):
         if self.model._run is None:
             return segments
         return (self.model._run.annotate(segment) for segment in segments if segment.text.strip())
-
-
-@dataclass
-class _Run:
-    """One steered transcription: its settings, and what it did."""
-
-    steering: Steering
-    pack: SteerPack
-    executor: str = EXECUTOR
-    tape: _FeatureTape | None = None
-    """The mel features being cut into windows (sequential path)."""
-    chunks: list[dict[str, Any]] | None = None
-    """The chunks of the batch being encoded (batched path)."""
-    plain: np.ndarray | None = None
-    """The last encoder output before it was edited; kept only while language is detected per window."""
-    keep_plain: bool = False
-    recent: list[tuple[WindowReport, FrameReport]] = field(default_factory=list)
-    """The windows of the last `steer` call."""
-    silent: list[float | None] = field(default_factory=list)
-    """One for each window of the last `steer` call: the gate's probability where nobody speaks, else None."""
-    report: SteerReport = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.report = SteerReport(self.pack.name, self.steering.strength, self.executor)
-
-    def steer(self, output: ctranslate2.StorageView, audio_frames: Sequence[int]) -> ctranslate2.StorageView:
-        """Edits an encoder output, [batch, frame, d_model], in place if it can be viewed, and records what it did.
-
-        `audio_frames` says for each window where its padding begins.
-        """
-        output = _on_host(output)
-        x = np.asarray(output)
-        if self.keep_plain:
-            self.plain = x.copy()
-        frames = []
-        for i, heard in enumerate(audio_frames):
-            window = x[i] if x.dtype == np.float32 else x[i].astype(np.float32)
-            frames.append(steer_frames(window, self.pack, self.steering.strength, heard))
-            if x.dtype != np.float32:
-                x[i] = window
-        self.record(frames)
-        return output
-
-    def record(self, batch: Sequence[FrameReport]) -> None:
-        """Notes what was done to each window of an encoded batch."""
-        self.recent, self.silent = [], []
-        for spot, frames in zip(self._spots(len(batch)), batch, strict=True):
-            self.silent.append(frames.nobody_speaks if frames.silent else None)
-            if spot is not None:
-                self.recent.append((window_report(frames, self.pack, *spot), frames))
-        self.report.windows += [window for window, _ in self.recent]
-
-    def _spots(self, batch: int) -> list[tuple[float, float] | None]:
-        """(start, duration) in seconds of each window of the batch; None when only the caller knows."""
-        if self.chunks is not None:
-            return [(chunk["offset"], chunk["duration"]) for chunk in self.chunks]
-        if self.tape is not None:
-            return [self.tape.spot]
-        return [None] * batch
-
-    def annotate(self, segment: Segment) -> SteeredSegment:
-        """Attaches to a segment what was done between its start and end, in the window it came from.
-
-        Feature times count from the segment's start here: with VAD, faster-whisper moves segments only afterwards.
-        """
-        window, frames = next(
-            (pair for pair in reversed(self.recent) if pair[0].start_s <= segment.start + 1e-3), self.recent[0]
-        )
-        n = len(window.frame_weights)
-        start = min(n - 1, max(0, int((segment.start - window.start_s) / FRAME_S)))
-        end = min(n, max(start + 1, round((segment.end - window.start_s) / FRAME_S)))
-        steer = SegmentSteering(
-            edited_share=float(window.frame_weights[start:end].mean()),
-            nobody_speaks=window.nobody_speaks,
-            features=top_features(frames, self.pack, start, end, -start * FRAME_S),
-        )
-        return extend(SteeredSegment, segment, steer=steer)
-
-
-class _FeatureTape:
-    """Stands in for the mel features that `generate_segments` cuts into windows, and remembers the last cut.
-
-    faster-whisper asks the features for their shape and for `features[:, start:stop]`, then encodes what it got;
-    `encode` itself is not told where in the audio it is.
-    """
-
-    def __init__(self, features: np.ndarray) -> None:
-        self.features, self.shape = features, features.shape
-        self.spot = (0.0, 0.0)
-
-    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
-        mel_frame_s = FRAME_S / 2
-        self.spot = (key[1].start * mel_frame_s, (key[1].stop - key[1].start) * mel_frame_s)
-        return self.features[key]
-
-
-class _PlainLanguageDetection:
-    """A CTranslate2 Whisper whose `detect_language` sees the encoder output as it was before the edit."""
-
-    def __init__(self, model: Any, run: _Run) -> None:
-        self.wrapped, self._steer_run = model, run
-        run.keep_plain = True
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.wrapped, name)
-
-    def detect_language(self, _steered: ctranslate2.StorageView) -> Any:
-        return self.wrapped.detect_language(ctranslate2.StorageView.from_array(self._steer_run.plain))
-
-
-def _on_host(output: ctranslate2.StorageView) -> ctranslate2.StorageView:
-    """The output in host memory, in a type that numpy can view. A no-op on CPU, except for bfloat16."""
-    if output.dtype == ctranslate2.DataType.bfloat16:
-        output = output.to(ctranslate2.DataType.float32)
-    return output if output.device == "cpu" else output.to_device(ctranslate2.Device.cpu)
 
 
 def _with_audio_times(segment: Segment) -> Segment:

@@ -18,8 +18,9 @@ import ctranslate2
 import numpy as np
 import torch
 
+from steer_asr._ct2_run import Run
 from steer_asr._torch_edit import edit_for, resolve_in_encoder
-from steer_asr.ct2 import SteeredWhisperModel, _Run
+from steer_asr.ct2 import SteeredWhisperModel
 from steer_asr.hooks import OUTPUT_HOOK_POINT, hooked
 from steer_asr.models import ModelFiles
 from steer_asr.pack import SteerPack
@@ -57,7 +58,7 @@ class HybridWhisperModel(SteeredWhisperModel):
         with torch.inference_mode():
             return self._torch["encoder"](mel).last_hidden_state.cpu().numpy()
 
-    def _steered(self, mel: torch.Tensor, heard: list[int], run: _Run) -> np.ndarray:
+    def _steered(self, mel: torch.Tensor, heard: list[int], run: Run) -> np.ndarray:
         edit, this_thread = edit_for(run.pack, self._device), threading.get_ident()
         frames: list[FrameReport] = []
 
