@@ -77,13 +77,13 @@ class TorchEdit:
             z = wide @ self.W_enc + self.b_enc
             z = z * (z > self.threshold)
             if self.gate is None:
-                weights, nobody_speaks = z.new_ones(z.shape[:2]), z.new_full(z.shape[:1], float("nan"))
+                weights, nobody_speaks, now = z.new_ones(z.shape[:2]), z.new_full(z.shape[:1], float("nan")), None
             else:
-                weights, nobody_speaks = self.gate(z, audio_frames)
+                weights, nobody_speaks, now = self.gate(z, audio_frames)
             weights = weights * torch.tensor(strengths, dtype=torch.float32, device=x.device)[:, None]
             change = (self._plan(z) - z) * weights[..., None]
             edited = torch.where(weights[..., None] > 0, (wide + change @ self.W_dec).to(x.dtype), x)
-        return edited, _reports(weights, nobody_speaks, change, z)
+        return edited, _reports(weights, nobody_speaks, now, change, z)
 
     def _plan(self, z: torch.Tensor) -> torch.Tensor:
         """As `steer_asr.edits.EditPlan`."""
@@ -98,8 +98,11 @@ class _TorchGate:
         self.gate = gate
         self.coefficients = torch.tensor(gate.coefficients, dtype=torch.float32, device=device)
 
-    def __call__(self, z: torch.Tensor, audio_frames: Sequence[int] | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of `z` [batch, frame, n_features]: weights [batch, frame], and probabilities that nobody speaks [batch]."""
+    def __call__(
+        self, z: torch.Tensor, audio_frames: Sequence[int] | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Of `z` [batch, frame, n_features]: weights [batch, frame], and probabilities that nobody speaks, [batch] in
+        the whole window and [batch, frame] at each moment."""
         gate = self.gate
         evidence = z @ self.coefficients + gate.bias
         if gate.smooth_frames > 1:  # over fewer frames at the edges
@@ -116,7 +119,8 @@ class _TorchGate:
             nearby = torch.where(torch.arange(z.shape[1], device=z.device) < heard, nearby, highest)
         weights = _no(nearby, gate.frame_calibration)
         weights = weights.masked_fill(weights < NEGLIGIBLE_WEIGHT, 0.0)
-        return weights, _no(highest, gate.clip_calibration)[:, 0]
+        now = _no(evidence, gate.moment_calibration or gate.clip_calibration)
+        return weights, _no(highest, gate.clip_calibration)[:, 0], now
 
 
 def _no(log_odds: torch.Tensor, calibration: tuple[float, float]) -> torch.Tensor:
@@ -125,10 +129,17 @@ def _no(log_odds: torch.Tensor, calibration: tuple[float, float]) -> torch.Tenso
 
 
 def _reports(
-    weights: torch.Tensor, nobody_speaks: torch.Tensor, change: torch.Tensor, z: torch.Tensor
+    weights: torch.Tensor,
+    nobody_speaks: torch.Tensor,
+    now: torch.Tensor | None,
+    change: torch.Tensor,
+    z: torch.Tensor,
 ) -> list[FrameReport]:
     rows = [tensor.detach().cpu().numpy() for tensor in (weights, change.abs(), z)]
+    moments = [None] * len(z) if now is None else now.detach().cpu().numpy()
     return [
-        FrameReport(row_weights, probability, contribution, activations)
-        for probability, row_weights, contribution, activations in zip(nobody_speaks.tolist(), *rows, strict=True)
+        FrameReport(row_weights, probability, contribution, activations, moment)
+        for probability, moment, row_weights, contribution, activations in zip(
+            nobody_speaks.tolist(), moments, *rows, strict=True
+        )
     ]

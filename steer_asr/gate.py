@@ -11,7 +11,7 @@ far as no frame of the window does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,6 +20,9 @@ import numpy as np
 from steer_asr.errors import PackError
 
 WINDOW_FRAMES = 1500
+FRAME_S = 0.02
+ROUNDING_S = 1e-6
+"""Multiples of 20 ms are not exact."""
 NEGLIGIBLE_WEIGHT = 1e-3
 """Weights below this become exactly 0, so that frames of clear speech stay bit-identical."""
 
@@ -31,6 +34,8 @@ class GateReading(NamedTuple):
     """float32 [frame], in [0, 1]; 0 leaves the frame as it is."""
     nobody_speaks: float
     """Probability that nobody speaks in the window."""
+    frames: np.ndarray
+    """float32 [frame]: probability that nobody speaks at that moment, whatever is said before and after it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +54,14 @@ class Gate:
     """(slope, offset): a frame's weight is sigmoid(-(slope * evidence + offset))."""
     clip_calibration: tuple[float, float]
     """(slope, offset): nobody_speaks is sigmoid(-(slope * highest evidence + offset))."""
+    moment_calibration: tuple[float, float] | None = None
+    """(slope, offset): the probability that nobody speaks at a frame is sigmoid(-(slope * its evidence + offset)).
+    None: the clip's, which is fitted to best moments only. It is told and decides nothing: edits go by
+    `frame_calibration`."""
 
     def __post_init__(self) -> None:
-        numbers = [*self.coefficients, self.bias, *self.frame_calibration, *self.clip_calibration]
+        calibrations = (*self.frame_calibration, *self.clip_calibration, *(self.moment_calibration or ()))
+        numbers = [*self.coefficients, self.bias, *calibrations]
         if not np.isfinite(numbers).all():
             raise PackError("gate: a parameter is not finite")
         if not 1 <= self.smooth_frames <= WINDOW_FRAMES or self.smooth_frames % 2 == 0 or self.reach_frames < 0:
@@ -68,9 +78,11 @@ class Gate:
         nearby[audio_frames if audio_frames is not None else len(nearby) :] = evidence.max()
         weights = _no(nearby, self.frame_calibration)
         weights[weights < NEGLIGIBLE_WEIGHT] = 0.0
-        return GateReading(weights, float(_no(evidence.max(keepdims=True), self.clip_calibration)[0]))
+        nobody_speaks = float(_no(evidence.max(keepdims=True), self.clip_calibration)[0])
+        return GateReading(weights, nobody_speaks, _no(evidence, self.moment_calibration or self.clip_calibration))
 
     def to_json(self) -> dict[str, Any]:
+        told = {} if self.moment_calibration is None else {"moment_calibration": list(self.moment_calibration)}
         return {
             "coefficients": [round(float(c), 6) for c in self.coefficients],
             "bias": self.bias,
@@ -78,6 +90,7 @@ class Gate:
             "reach_frames": self.reach_frames,
             "frame_calibration": list(self.frame_calibration),
             "clip_calibration": list(self.clip_calibration),
+            **told,
         }
 
     @classmethod
@@ -91,12 +104,31 @@ class Gate:
                 reach_frames=int(data["reach_frames"]),
                 frame_calibration=_pair(data["frame_calibration"]),
                 clip_calibration=_pair(data["clip_calibration"]),
+                moment_calibration=_pair(data["moment_calibration"]) if "moment_calibration" in data else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise PackError(f"gate: broken ({type(error).__name__}: {error})") from error
         if gate.coefficients.shape != (n_features,):
             raise PackError(f"gate: {gate.coefficients.size} coefficients for {n_features} features")
         return gate
+
+
+def speech_at(
+    spans: Sequence[tuple[float, float]], n_frames: int, *, start_s: float = 0.0, margin_s: float = 0.0
+) -> np.ndarray:
+    """Whether somebody speaks at each frame of a window that begins at `start_s`: int8 [frame], 1 or 0.
+
+    `spans` are (start, end) in seconds. -1 is not known: less than `margin_s` from where a span begins or ends. Frame i
+    is centred on 20 ms times i.
+    """
+    times = start_s + FRAME_S * np.arange(n_frames)
+    truth = np.zeros(n_frames, np.int8)
+    for start, end in spans:
+        truth[(times >= start - ROUNDING_S) & (times <= end + ROUNDING_S)] = 1
+    for start, end in spans:
+        for edge in (start, end):
+            truth[np.abs(times - edge) < margin_s - ROUNDING_S] = -1
+    return truth
 
 
 def moving_average(evidence: np.ndarray, width: int) -> np.ndarray:

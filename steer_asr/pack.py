@@ -19,7 +19,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,8 @@ class SteerPack:
     def sha256(self) -> str:
         """Of what decides the pack's effect: the features' numbers, the edits, the gate, and what it is made for.
 
-        Packs of one hash steer alike; name, card, strength curve and provenance have no part in it.
+        Packs of one hash steer alike; name, card, strength curve, provenance and what the gate tells of single moments
+        have no part in it.
         """
         effect = {
             "base_sha256": self.base_sha256,
@@ -94,7 +95,7 @@ class SteerPack:
             "front_end": self.front_end,
             "feature_ids": self.feature_ids,
             "edits": [asdict(edit) for edit in self.edits],
-            "gate": None if self.gate is None else self.gate.to_json(),
+            "gate": None if self.gate is None else replace(self.gate, moment_calibration=None).to_json(),
         }
         digest = hashlib.sha256(json.dumps(effect, sort_keys=True).encode())
         for array in (getattr(self.features, f.name) for f in fields(self.features)):

@@ -19,10 +19,10 @@ import numpy as np
 
 from steer_asr.calibration import strength_within
 from steer_asr.errors import SteerOptionError
+from steer_asr.gate import FRAME_S
 from steer_asr.pack import SteerPack
 from steer_asr.transcription import FeatureActivity, WindowReport
 
-FRAME_S = 0.02
 TOP_FEATURES = 5
 SILENT_WEIGHT = 0.5
 """A window in which every frame gets this much of the edit is one where nobody speaks, as far as decoding goes."""
@@ -163,6 +163,8 @@ class FrameReport(NamedTuple):
     """float32 [frame, n_features]: size of each feature's part of the change, in the model's units."""
     activations: np.ndarray
     """float32 [frame, n_features]: the features as they were."""
+    nobody_speaks_now: np.ndarray | None = None
+    """float32 [frame]: the gate's probability for each moment; None without a gate."""
 
     @property
     def silent(self) -> bool:
@@ -188,9 +190,9 @@ def steer_frames(x: np.ndarray, pack: SteerPack, strength: float, audio_frames: 
     term is kept, so frames of weight 0, and all frames at strength 0, stay bit-identical.
     """
     z = pack.features.encode(x)
-    weights, nobody_speaks = np.ones(len(x), np.float32), float("nan")
+    weights, nobody_speaks, now = np.ones(len(x), np.float32), float("nan"), None
     if pack.gate is not None:
-        weights, nobody_speaks = pack.gate(z, audio_frames)
+        weights, nobody_speaks, now = pack.gate(z, audio_frames)
     weights = weights * np.float32(strength)
     change = pack.edit_plan(z)
     change -= z
@@ -198,7 +200,7 @@ def steer_frames(x: np.ndarray, pack: SteerPack, strength: float, audio_frames: 
     edited = weights > 0
     if edited.any():
         x[edited] += change[edited] @ pack.features.W_dec
-    return FrameReport(weights, nobody_speaks, np.abs(change), z)
+    return FrameReport(weights, nobody_speaks, np.abs(change), z, now)
 
 
 def window_report(frames: FrameReport, pack: SteerPack, start_s: float, duration_s: float) -> WindowReport:
@@ -212,6 +214,7 @@ def window_report(frames: FrameReport, pack: SteerPack, start_s: float, duration
         edited_share=float(weights.mean()),
         frame_weights=weights,
         features=top_features(frames, pack, 0, n, start_s),
+        frame_nobody_speaks=None if frames.nobody_speaks_now is None else frames.nobody_speaks_now[:n],
     )
 
 

@@ -53,6 +53,8 @@ class WindowReport:
     frame_weights: np.ndarray = field(repr=False)
     """float32 [frame]: edit weight times strength, 20 ms a frame, padding not included."""
     features: tuple[FeatureActivity, ...]
+    frame_nobody_speaks: np.ndarray | None = field(default=None, repr=False)
+    """float32 [frame]: the gate's probability that nobody speaks at that moment; None without a gate."""
 
 
 @dataclass

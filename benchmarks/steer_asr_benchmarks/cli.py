@@ -19,7 +19,7 @@ from steer_asr_benchmarks.optional_values import OptionalValues
 from steer_asr_benchmarks.plots.command import plot_command
 from steer_asr_benchmarks.speed.command import speed_command
 
-BENCH_EXTRA = frozenset({"jiwer", "matplotlib", "threadpoolctl", "whisper_normalizer"})
+BENCH_EXTRA = frozenset({"jiwer", "matplotlib", "praatio", "threadpoolctl", "whisper_normalizer"})
 """Packages that come with `steer-asr[bench]`."""
 FailIf = Annotated[
     list[str] | None,

@@ -12,12 +12,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from steer_asr.errors import ManifestError, OutputError
 from steer_asr_benchmarks.clips import BenchClip, Shard
+from steer_asr_benchmarks.moments import speech_times
 from steer_asr_benchmarks.systems.base import Decoding, Prediction
 
 Key = tuple[str, str, str]
@@ -33,7 +34,11 @@ def make_record(
     named: BenchClip, system: str, decoding: Decoding, prediction: Prediction, seconds: float
 ) -> dict[str, Any]:
     """The line for one prediction. `seconds` is the wall-clock time of transcribing, decoding the file not counted."""
-    clip = named.clip
+    clip, windows = named.clip, prediction.windows
+    told = any(window.frames is not None for window in windows or ())
+    spans = speech_times(clip) if told else [[span.start_s, span.end_s] for span in clip.spans]
+    if told and spans is None:  # nobody knows what is so: no use for what the gate said
+        windows = tuple(replace(window, start_s=None, frames=None) for window in windows or ())
     return {
         "clip": named.id,
         "system": system,
@@ -46,7 +51,7 @@ def make_record(
         "lang": clip.lang,
         "duration_s": clip.duration_s,
         "snr_db": clip.snr_db,
-        "spans": [[span.start_s, span.end_s] for span in clip.spans],
+        "spans": spans or [],
         "reference": clip.text,
         "text": prediction.text,
         "language": prediction.language,
@@ -55,7 +60,7 @@ def make_record(
         "nobody_speaks": prediction.nobody_speaks,
         "edited_share": prediction.edited_share,
         "segments": [asdict(segment) for segment in prediction.segments],
-        "windows": None if prediction.windows is None else [asdict(window) for window in prediction.windows],
+        "windows": None if windows is None else [asdict(window) for window in windows],
     }
 
 

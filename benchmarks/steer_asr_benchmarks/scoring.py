@@ -27,6 +27,7 @@ import jiwer
 from steer_asr.errors import ManifestError
 from steer_asr_benchmarks.loops import has_loop
 from steer_asr_benchmarks.mixed import OutsideCounts, outside_counts
+from steer_asr_benchmarks.moments import FrameScores, frame_scores
 from steer_asr_benchmarks.text import has_spaces, is_lexical, normalize, words_of
 
 NOT_VERBATIM = "likely-verbatim"
@@ -107,6 +108,8 @@ class ClipScore:
     """The same as `wer_counts` in characters, for languages written without spaces; None for the others."""
     outside: OutsideCounts | None = None
     """Words where nobody speaks; for mixed recordings whose manifest says where somebody does."""
+    frames: FrameScores | None = None
+    """What a gate said of single frames, for clips of which it is known when somebody speaks."""
 
 
 def score_record(where: str, record: Mapping[str, Any]) -> ClipScore:
@@ -147,6 +150,7 @@ def _score(record: Mapping[str, Any]) -> ClipScore:
         loops=has_loop(words),
         cer_counts=None if has_spaces(language) else _error_counts(record, language),
         outside=_outside(record, language),
+        frames=frame_scores(record),
     )
 
 

@@ -125,19 +125,43 @@ def gates(found: Mapping[str, Any]) -> str:
     if not known:
         return ""
     rows = [
-        (name, str(gate["clips"]), plain(gate["auroc"], 4), plain(gate["ece"], 3), _reliability(gate["bins"]))
+        (name, str(gate["clips"]), plain(gate["auroc"], 4), plain(gate["ece"], 3), _reliability(gate["bins"], "clips"))
         for name, gate in known
     ]
+    moments = [
+        (name, what, str(of["clips"]), f"{of['frames']} ({of['nonspeech_frames']})", plain(of["auroc"], 4),
+         plain(of["ece"], 3), _reliability(of["bins"], "frames"))
+        for name, gate in known
+        if gate["frames"]
+        for what, of in (("all", gate["frames"]), ("with both in them", gate["frames"]["inside"]))
+        if of
+    ]  # fmt: skip
     header = ("system", "clips", "AUROC", "ECE", "said: observed (clips), per tenth")
     return (
         f"\n## Gate: the probability that nobody speaks\n\n{grid([header, *rows])}\n\n"
         "By clip, speech against non-speech. ECE: mean distance between what is said and how often nobody speaks, in "
         "tenths.\n"
+    ) + (_moments(moments) if moments else "")
+
+
+def _moments(rows: Sequence[tuple[str, ...]]) -> str:
+    header = (
+        "system",
+        "clips",
+        "how many",
+        "frames (non-speech)",
+        "AUROC",
+        "ECE",
+        "said: observed (frames), per tenth",
+    )
+    return (
+        f"\n{grid([header, *rows])}\n\nBy frame of 20 ms, of clips of which it is known when somebody speaks: "
+        "non-speech, aligned speech, mixed recordings.\n"
     )
 
 
-def _reliability(bins: Sequence[Mapping[str, Any]]) -> str:
-    return ", ".join(f"{b['predicted']:.2f}: {b['observed']:.2f} ({b['clips']})" for b in bins)
+def _reliability(bins: Sequence[Mapping[str, Any]], unit: str) -> str:
+    return ", ".join(f"{b['predicted']:.2f}: {b['observed']:.2f} ({b[unit]})" for b in bins)
 
 
 def costs(by_mode: Mapping[str, Any]) -> str:

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import json
 import resource
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from steer_asr.errors import ManifestError, OutputError
-from steer_asr.manifest import Clip
+from steer_asr.manifest import Clip, Span
 from steer_asr_benchmarks.clips import BenchClip, Shard
 from steer_asr_benchmarks.predictions import (
     PredictionLog,
@@ -49,6 +50,8 @@ def test_a_record_holds_all_that_scoring_needs_and_is_json() -> None:
             "tokens": [50363, 1, 50257],
             "nobody_speaks": 0.3,
             "edited_share": 0.7,
+            "start_s": None,
+            "frames": None,
         }
     ]
 
@@ -116,3 +119,14 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot write"):
         PredictionLog(tmp_path / "file" / "predictions.jsonl")
+
+
+def test_frames_are_kept_where_somebody_knows_when_there_is_speech() -> None:
+    clip = Clip(Path("a.wav"), 2.0, "", "nonspeech")
+    told = Prediction("en", True, (), (Window(0.1, None, 1.0, (), 0.3, 0.7, 0.0, (0.25, 0.5)),), 0.3, 0.7)
+    made = [
+        make_record(BenchClip("m:a.wav", one), "steered", Decoding("timestamps", "en"), told, 0.1)
+        for one in (clip, replace(clip, kind="speech"), replace(clip, kind="speech", spans=(Span(0.5, 1.0, "x"),)))
+    ]
+    assert [record["windows"][0]["frames"] for record in made] == [(0.25, 0.5), None, (0.25, 0.5)]
+    assert [record["spans"] for record in made] == [[], [], [[0.5, 1.0]]]

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from faster_whisper import WhisperModel
 
+from steer_asr.audio import decode_audio
 from steer_asr.errors import ModelError, PackError, PackMismatchError, SteerOptionError
+from steer_asr.gate import Gate
+from steer_asr.manifest import read_manifest
 from steer_asr.pack import save_pack
 from steer_asr_benchmarks.systems import ModelOptions, Models, make_systems
 from steer_asr_benchmarks.systems.base import Decoding
@@ -17,6 +20,7 @@ from tests.benchmarks.builders import windows_of
 from tests.steer_asr.packs import open_gate, random_pack
 from tests.tiny_whisper import WIDTH, write_tiny_whisper
 
+DEMO = Path(__file__).parents[2] / "benchmarks" / "demo" / "clips.jsonl"
 AUDIO = np.random.default_rng(0).standard_normal(16_000 * 31).astype(np.float32) * 0.1
 
 
@@ -97,6 +101,24 @@ def test_the_report_has_the_strength_that_a_bound_on_wer_chose(models: Models, t
     without_picture = save_pack(gated, tmp_path / "again" / "curve", card="another")
     [same] = make_systems([f"steered:{without_picture}"], models)
     assert same.options["pack"] == bounded.options["pack"], "neither card nor picture are part of what is hashed"
+
+
+def test_the_gate_tells_of_every_frame_where_its_time_is_known(models: Models, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    gate = Gate(rng.normal(0, 1, 16).astype(np.float32), 0.1, 5, 1500, (8.0, -12.0), (1.0, -2.0), (0.5, 0.3))
+    pack = save_pack(random_pack(WIDTH, models.files.sha256, gate=gate), tmp_path / "p", card="")
+    for name in (f"steered:{pack}", f"gate:0.5@{pack}", f"steered:{pack}+batched"):
+        [system] = make_systems([name], models)
+        windows = windows_of(system.transcribe(AUDIO, Decoding("no_timestamps", "en")))
+        assert [window.start_s for window in windows] == [0.0, 30.0]
+        assert [len(window.frames or ()) for window in windows] == [1500, 50], "31 s; padding has no say"
+        frames = np.array(windows[0].frames)
+        assert 0 < frames.min() < frames.max() < 1, "moments differ, although the edit is one for the whole window"
+    [behind_vad] = make_systems([f"steered:{pack}+vad"], models)
+    speech = decode_audio(next(clip.audio_path for clip in read_manifest(DEMO) if clip.kind == "speech"))
+    windows = windows_of(behind_vad.transcribe(speech, Decoding("timestamps", "en")))
+    assert windows
+    assert all(window.frames is None for window in windows), "times are not those of the clip"
 
 
 def test_a_pack_without_a_gate_has_no_probability(models: Models, tmp_path: Path) -> None:

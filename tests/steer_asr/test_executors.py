@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,9 @@ def relative_error(found: Any, wanted: Any) -> float:
 
 
 @pytest.mark.parametrize(
-    "gate", [None, half_open_gate(16), half_open_gate(16, reach=1500)], ids=["none", "near", "far"]
+    "gate",
+    [None, half_open_gate(16), replace(half_open_gate(16, reach=1500), moment_calibration=(0.5, 0.3))],
+    ids=["none", "near", "far"],
 )
 def test_torch_and_numpy_make_the_same_edit(gate: Gate | None) -> None:
     pack = random_pack(24, "0" * 64, gate=gate)
@@ -68,6 +71,10 @@ def test_torch_and_numpy_make_the_same_edit(gate: Gate | None) -> None:
         np.testing.assert_allclose(reports[row].nobody_speaks, said.nobody_speaks, atol=1e-5)
         np.testing.assert_allclose(reports[row].contribution, said.contribution, atol=1e-4)
         np.testing.assert_allclose(reports[row].activations, said.activations, atol=1e-5)
+        found, expected = reports[row].nobody_speaks_now, said.nobody_speaks_now
+        assert (found is None, expected is None) == (gate is None, gate is None)
+        if found is not None and expected is not None:
+            np.testing.assert_allclose(found, expected, atol=1e-5)
     assert not torch.equal(edited[1], torch.from_numpy(x[1]))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from steer_asr.errors import PackError
-from steer_asr.gate import Gate, moving_average, sliding_max
+from steer_asr.gate import Gate, moving_average, sliding_max, speech_at
 
 
 def build_gate(**overrides: object) -> Gate:
@@ -40,6 +40,25 @@ def test_nobody_speaks_is_the_sigmoid_of_the_best_frame() -> None:
     assert gate(np.zeros((12, 2), np.float32)).nobody_speaks == pytest.approx(1 / (1 + np.exp(-5.0)))
 
 
+def test_each_moment_has_a_probability_of_its_own() -> None:
+    gate = build_gate(reach_frames=1500, moment_calibration=(0.5, 1.0))
+    reading = gate(one_word())
+    assert reading.frames[6] == pytest.approx(1 / (1 + np.exp(0.5 * 5 + 1)))
+    np.testing.assert_allclose(np.delete(reading.frames, 6), 1 / (1 + np.exp(0.5 * -5 + 1)), rtol=1e-6)
+    plain = build_gate(reach_frames=1500)(one_word())
+    np.testing.assert_array_equal(plain.weights, reading.weights)
+    assert plain.nobody_speaks == reading.nobody_speaks == pytest.approx(float(plain.frames.min()))
+
+
+def test_who_speaks_when_by_hand() -> None:
+    np.testing.assert_array_equal(speech_at([(0.04, 0.08)], 6), [0, 0, 1, 1, 1, 0])
+    np.testing.assert_array_equal(speech_at([(0.04, 0.08)], 6, start_s=0.06), [1, 1, 0, 0, 0, 0])
+    known = speech_at([(0.1, 0.3)], 20, margin_s=0.05)
+    np.testing.assert_array_equal(np.flatnonzero(known == 1), [8, 9, 10, 11, 12])
+    np.testing.assert_array_equal(np.flatnonzero(known == 0), [0, 1, 2, 18, 19])
+    assert not speech_at([], 5, margin_s=1.0).any()
+
+
 def test_a_reach_beyond_the_window_makes_one_decision_for_all_frames() -> None:
     weights = build_gate(reach_frames=1500)(one_word()).weights
     assert (weights == 0.0).all()
@@ -63,11 +82,14 @@ def test_sliding_max() -> None:
     np.testing.assert_array_equal(sliding_max(values, 0), values)
 
 
-def test_json_round_trip() -> None:
-    gate = build_gate(coefficients=np.array([1.25, -3.5], np.float32))
+@pytest.mark.parametrize("moments", [None, (0.25, -1.5)])
+def test_json_round_trip(moments: tuple[float, float] | None) -> None:
+    gate = build_gate(coefficients=np.array([1.25, -3.5], np.float32), moment_calibration=moments)
     again = Gate.from_json(json.loads(json.dumps(gate.to_json())), 2)
     z = np.random.default_rng(0).random((30, 2), dtype=np.float32)
     np.testing.assert_array_equal(again(z).weights, gate(z).weights)
+    np.testing.assert_array_equal(again(z).frames, gate(z).frames)
+    assert again.moment_calibration == moments
 
 
 @pytest.mark.parametrize(
@@ -78,6 +100,8 @@ def test_json_round_trip() -> None:
         ({"bias": float("inf")}, "not finite"),
         ({"clip_calibration": [1.0]}, "broken"),
         ({"bias": None}, "broken"),
+        ({"moment_calibration": [1.0]}, "broken"),
+        ({"moment_calibration": [1.0, float("nan")]}, "not finite"),
     ],
 )
 def test_broken_gates_are_refused(change: dict[str, object], message: str) -> None:

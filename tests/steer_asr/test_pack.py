@@ -137,6 +137,8 @@ def test_edits_are_checked_when_a_pack_is_built() -> None:
 def test_the_hash_is_that_of_the_effect(tmp_path: Path) -> None:
     """Card, name, curve and provenance may change; a weight, an edit or the gate may not."""
     pack = random_pack(16, "a" * 64, gate=open_gate(16))
+    told = replace(open_gate(16), moment_calibration=(1.0, 2.0))
+    assert replace(pack, gate=told).sha256 == pack.sha256, "what is told of moments decides nothing"
     same = replace(pack, name="other", calibration=({"strength": 1.0},), provenance={"licence": "MIT"}, path=tmp_path)
     assert same.sha256 == pack.sha256
     assert load_pack(save_pack(pack, tmp_path / "saved", card="# Card")).sha256 == pack.sha256

@@ -72,6 +72,11 @@ class Window:
     """The gate's probability, for a steered window whose pack has a gate."""
     edited_share: float | None = None
     """Mean edit weight times strength, for a steered window."""
+    start_s: float | None = None
+    """Where in the clip it begins, where `frames` is known."""
+    frames: tuple[float, ...] | None = None
+    """The gate's probability that nobody speaks, for each 20 ms; None where it is not known which moment of the clip a
+    frame hears."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,9 @@ from faster_whisper import WhisperModel
 
 from steer_asr_benchmarks.systems.base import Decoding, PredictedSegment, Prediction, Window
 
+DIGITS = 4
+"""Of the probabilities of frames; there are many."""
+
 
 class RecordingWhisperModel(WhisperModel):
     """A `faster_whisper.WhisperModel` that keeps the scores of every window."""
@@ -70,7 +73,10 @@ class WhisperSystem:
             info.language, arguments["language"] is not None, segments, windows=tuple(self.model.windows)
         )
         report = getattr(info, "steer", None)
-        return prediction if report is None else _with_steering(prediction, report)
+        if report is None:
+            return prediction
+        # behind a VAD, windows hear what that left: their times are not the clip's
+        return _with_steering(prediction, report, placed=not arguments.get("vad_filter"))
 
     def language(self, decoding: Decoding) -> str | None:
         """The language it is told; None: it detects one."""
@@ -81,10 +87,16 @@ class WhisperSystem:
         return replace(self, arguments={**self.arguments, **arguments})
 
 
-def _with_steering(prediction: Prediction, report: Any) -> Prediction:
+def _with_steering(prediction: Prediction, report: Any, *, placed: bool) -> Prediction:
     """Adds what a `steer_asr.transcription.SteerReport` says to the clip and to its windows."""
     windows = tuple(
-        replace(window, nobody_speaks=_number(steered.nobody_speaks), edited_share=steered.edited_share)
+        replace(
+            window,
+            nobody_speaks=_number(steered.nobody_speaks),
+            edited_share=steered.edited_share,
+            start_s=steered.start_s if placed else None,
+            frames=_rounded(steered.frame_nobody_speaks) if placed else None,
+        )
         for window, steered in zip(prediction.windows or (), report.windows, strict=True)
     )
     return replace(
@@ -93,6 +105,10 @@ def _with_steering(prediction: Prediction, report: Any) -> Prediction:
         nobody_speaks=_number(report.nobody_speaks),
         edited_share=report.edited_share,
     )
+
+
+def _rounded(frames: np.ndarray | None) -> tuple[float, ...] | None:
+    return None if frames is None else tuple(np.round(frames.astype(np.float64), DIGITS).tolist())
 
 
 def _number(value: float) -> float | None:
