@@ -14,6 +14,7 @@ from steer_asr_training.sae_kinds import KINDS
 from steer_asr_training.training_sae import SaeConfig
 
 DEVICES = ("auto", "cpu", "cuda")
+DECODES = ("auto", "dense", "sparse")
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,17 @@ class FitConfig:
     """So many windows are held in memory, and their frames shuffled together."""
     device: str = "auto"
     """auto (a GPU where there is one), cpu or cuda."""
+    decode: str = "auto"
+    """sparse: gradients and reconstruction from the kept activations alone; dense: from the whole matrix. The results
+    differ by rounding. auto is sparse on a CPU where at most 1 of 16 activations is kept."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise SteerOptionError(f"fit: {unknown_name('kind of SAE', self.kind, KINDS)}")
         if self.device not in DEVICES:
             raise SteerOptionError(f"fit: {unknown_name('device', self.device, DEVICES)}")
+        if self.decode not in DECODES:
+            raise SteerOptionError(f"fit: {unknown_name('decode', self.decode, DECODES)}")
         positive = ("k_start", "steps", "batch_frames", "lr", "checkpoint_every", "windows_in_buffer", "bandwidth")
         for name in positive:
             if not getattr(self, name) > 0:
@@ -103,6 +109,7 @@ class FitConfig:
             l0_penalty=self.l0_penalty,  # pyright: ignore[reportArgumentType]  (checked by the kind that uses it)
             l0_coefficient=self.l0_coefficient,
             bandwidth=self.bandwidth,
+            decode=self.decode,  # pyright: ignore[reportArgumentType]  (checked above)
         )
 
 

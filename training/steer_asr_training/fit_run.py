@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from steer_asr._files import atomic_path
 from steer_asr.errors import SteerOptionError
 from steer_asr_training.batches import Batches
 from steer_asr_training.fit_config import FitConfig, k_at
+from steer_asr_training.global_batch import ShardedBatch
 from steer_asr_training.sae_kinds import build_sae
-from steer_asr_training.training_sae import TrainingSae
+from steer_asr_training.training_sae import StepOutput, TrainingSae
 
 CHECKPOINT_FILE = "checkpoint.pt"
 
@@ -25,6 +27,12 @@ class Learner:
 
     sae: TrainingSae
     optimizer: torch.optim.Optimizer
+    shared: DistributedDataParallel | None = None
+    """`sae` in one process of several: gradients are averaged over all of them."""
+
+    def forward(self, x: torch.Tensor, k: float, penalty: float) -> StepOutput:
+        """Losses of a step, to be differentiated."""
+        return (self.sae if self.shared is None else self.shared)(x, k, penalty)
 
 
 @dataclass(eq=False)
@@ -36,6 +44,8 @@ class FitRun:
     learners: dict[str, Learner] = field(default_factory=dict)
     """By hook point."""
     step: int = 0
+    saves: bool = True
+    """Whether checkpoints are written; of several processes one does."""
 
     @property
     def device(self) -> str:
@@ -49,8 +59,20 @@ class FitRun:
             self.learners[point] = self._new(x.shape[1])
             self.learners[point].sae.measure_input(x.to(self.device), k_at(self.config, 0))
 
+    def spread(self, rank: int) -> None:
+        """Makes this process the one of that rank in the default group of torch.distributed, whose others do the same.
+
+        Each is then trained on its share of every batch (`StoreBatches(share=...)`), and all stay alike.
+        """
+        self.saves = rank == 0
+        for learner in self.learners.values():
+            learner.sae.batch = ShardedBatch(self.config.batch_frames)
+            learner.shared = DistributedDataParallel(learner.sae, broadcast_buffers=False)
+
     def save(self, batches: Batches) -> None:
         """Writes the checkpoint: parameters, optimizers, step, position in the data, random numbers."""
+        if not self.saves:
+            return
         state = {
             "step": self.step,
             "config": asdict(self.config),
@@ -96,7 +118,7 @@ class FitRun:
     def _new(self, d_in: int) -> Learner:
         generator = torch.Generator().manual_seed(self.config.seed)
         sae = build_sae(self.config.kind, self.config.sae(d_in), generator).to(self.device)
-        return Learner(sae, torch.optim.Adam(sae.parameters(), lr=self.config.lr, betas=(0.9, 0.999)))
+        return Learner(sae, torch.optim.Adam(sae.parameters(), lr=self.config.lr, betas=(0.9, 0.999), fused=True))
 
 
 def _in_todays_form(state: dict[str, Any]) -> dict[str, Any]:

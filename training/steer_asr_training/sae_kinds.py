@@ -13,13 +13,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import nn
 
 from steer_asr.errors import SteerOptionError, unknown_name
-from steer_asr_training.training_sae import BatchTopKSae, SaeConfig, TrainingSae
+from steer_asr_training.sparse_code import Entries, SparseCode
+from steer_asr_training.top_k import entries_above, largest_of_both, largest_of_frames
+from steer_asr_training.training_sae import SPARSE_BELOW, BatchTopKSae, SaeConfig, TrainingSae
 
 
 class TopKSae(BatchTopKSae):
@@ -30,10 +34,21 @@ class TopKSae(BatchTopKSae):
     """
 
     def activate(self, hidden: torch.Tensor, k: float) -> torch.Tensor:
-        if self.training and k == self.config.k:
-            self._smallest_kept(hidden, k)
-        kept = hidden.topk(max(1, min(int(k), hidden.shape[1])), dim=1, sorted=False)
+        if self._tracks(k):
+            self._track_threshold(self._smallest_kept(hidden, k))
+        kept = hidden.topk(self._k_of_frame(hidden, k), dim=1, sorted=False)
         return torch.zeros_like(hidden).scatter(1, kept.indices, kept.values)
+
+    def select(self, pre: torch.Tensor, k: float) -> Entries:
+        k_of_frame, n_kept = self._k_of_frame(pre, k), self._n_kept(pre, k)
+        if not self._tracks(k):
+            return largest_of_frames(pre, k_of_frame)
+        entries, of_batch = largest_of_both(pre, k_of_frame, min(n_kept, pre.numel()))
+        self._track_threshold(self.batch.keep(pre, *of_batch, n_kept)[1])
+        return entries
+
+    def _k_of_frame(self, hidden: torch.Tensor, k: float) -> int:
+        return max(1, min(int(k), hidden.shape[1]))
 
 
 class MatryoshkaSae(BatchTopKSae):
@@ -50,14 +65,20 @@ class MatryoshkaSae(BatchTopKSae):
         self.prefixes = sorted({max(1, round(share * config.d_sae)) for share in shares})
         """Number of features of each nested dictionary; the last one is the whole."""
 
-    def reconstruction_loss(self, x: torch.Tensor, z: torch.Tensor, mse: torch.Tensor) -> torch.Tensor:
-        errors, start = [mse], 0
+    def reconstruction_loss(self, x: torch.Tensor, z: torch.Tensor | SparseCode, mse: torch.Tensor) -> torch.Tensor:
+        errors = [mse]
         rest = x - self.b_dec
-        for end in self.prefixes[:-1]:
-            rest = rest - z[:, start:end] @ self.W_dec[start:end]
-            errors.append(rest.square().sum(dim=1).mean())
-            start = end
+        for block in self._blocks(z)[:-1]:
+            rest = rest - block
+            errors.append(self.batch.mean(rest.square().sum(dim=1)))
         return torch.stack(errors).mean()
+
+    def _blocks(self, z: torch.Tensor | SparseCode) -> Sequence[torch.Tensor]:
+        """What each prefix adds to the one before it, [frame, d_in]."""
+        if isinstance(z, SparseCode):
+            return (z.by_blocks(self.prefixes) @ self.W_dec).chunk(len(self.prefixes))
+        starts = [0, *self.prefixes]
+        return [z[:, start:end] @ self.W_dec[start:end] for start, end in pairwise(starts)]
 
 
 class JumpReluSae(TrainingSae):
@@ -86,19 +107,40 @@ class JumpReluSae(TrainingSae):
         self.log_threshold.fill_(math.log(max(float(smallest), 1e-3)))
 
     def activate(self, hidden: torch.Tensor, k: float) -> torch.Tensor:  # noqa: ARG002  (thresholds decide, not k)
-        return _Jump.apply(hidden, self.log_threshold.exp(), self.config.bandwidth)  # pyright: ignore[reportReturnType]
+        return self._jump(hidden, self.log_threshold.exp())
 
-    def sparsity_loss(self, hidden: torch.Tensor, k: float) -> torch.Tensor:
-        fires: Any = _Step.apply(hidden, self.log_threshold.exp(), self.config.bandwidth)
-        l0 = fires.sum(dim=1).mean()
+    def select(self, pre: torch.Tensor, k: float) -> Entries | None:  # noqa: ARG002
+        """Those above their threshold, and those that it hears of: less than half the bandwidth below it."""
+        lower = self.log_threshold.detach().exp() - self.config.bandwidth / 2
+        # a silent activation counts as 0, whatever lies before the ReLU
+        entries = entries_above(pre, torch.where(lower < 0, -torch.inf, lower))
+        too_many = len(entries.flat) > SPARSE_BELOW * pre.numel() and self.config.decode == "auto"
+        return None if too_many else entries
+
+    def activate_selected(self, hidden: SparseCode) -> SparseCode:
+        threshold = self.log_threshold.exp()[hidden.entries.features]
+        return SparseCode(hidden.entries, self._jump(hidden.values, threshold))
+
+    def sparsity_loss(self, hidden: torch.Tensor | SparseCode, k: float) -> torch.Tensor:
+        threshold = self.log_threshold.exp()
+        if isinstance(hidden, SparseCode):
+            values, threshold = hidden.values, threshold[hidden.entries.features]
+        else:
+            values = hidden
+        fires: Any = _Step.apply(values, threshold.expand_as(values), self.config.bandwidth)
+        l0 = self.batch.mean_of(fires.sum(), len(hidden))
         return self.config.l0_coefficient * (l0 if self.config.l0_penalty == "linear" else (l0 / k - 1).square())
 
     def thresholds(self) -> torch.Tensor:
         return self.log_threshold.exp()
 
+    def _jump(self, hidden: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
+        bandwidth = self.config.bandwidth
+        return _Jump.apply(hidden, threshold.expand_as(hidden), bandwidth)  # pyright: ignore[reportReturnType]
+
 
 class _Jump(torch.autograd.Function):
-    """`hidden` where it exceeds the threshold, else 0; by the threshold the paper's pseudo-derivative."""
+    """`hidden` where it exceeds its threshold, else 0; by the threshold the paper's pseudo-derivative."""
 
     @staticmethod
     def forward(ctx: Any, hidden: torch.Tensor, threshold: torch.Tensor, bandwidth: float) -> torch.Tensor:
@@ -111,11 +153,11 @@ class _Jump(torch.autograd.Function):
         [grad] = grad_outputs
         hidden, threshold = ctx.saved_tensors
         near = _near(hidden, threshold, ctx.bandwidth)
-        return grad * (hidden > threshold), -(threshold / ctx.bandwidth) * (near * grad).sum(dim=0), None
+        return grad * (hidden > threshold), -(threshold / ctx.bandwidth) * (near * grad), None
 
 
 class _Step(torch.autograd.Function):
-    """1 where `hidden` exceeds the threshold, else 0. As in the paper, only the threshold gets a gradient."""
+    """1 where `hidden` exceeds its threshold, else 0. As in the paper, only the threshold gets a gradient."""
 
     @staticmethod
     def forward(ctx: Any, hidden: torch.Tensor, threshold: torch.Tensor, bandwidth: float) -> torch.Tensor:
@@ -127,11 +169,11 @@ class _Step(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[None, torch.Tensor, None]:
         [grad] = grad_outputs
         hidden, threshold = ctx.saved_tensors
-        return None, -(1 / ctx.bandwidth) * (_near(hidden, threshold, ctx.bandwidth) * grad).sum(dim=0), None
+        return None, -(1 / ctx.bandwidth) * (_near(hidden, threshold, ctx.bandwidth) * grad), None
 
 
 def _near(hidden: torch.Tensor, threshold: torch.Tensor, bandwidth: float) -> torch.Tensor:
-    """The paper's kernel, a rectangle of width `bandwidth` around the threshold: bool [frame, d_sae]."""
+    """The paper's kernel, a rectangle of width `bandwidth` around the threshold: bool, of the shape of both."""
     return (hidden - threshold).abs() < bandwidth / 2
 
 

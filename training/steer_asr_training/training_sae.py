@@ -3,6 +3,9 @@
 A kind is a `TrainingSae` that says which features are kept (`activate`) and from which thresholds on a feature fires
 after export (`thresholds`); it may add a penalty (`sparsity_loss`) or change the error (`reconstruction_loss`).
 
+What is kept is a matrix of zeros with a few entries. A step is computed over these alone (`select`, `sparse_code.py`),
+or as if it were full (`activate`): the results are the same up to rounding, and `SaeConfig.decode` says which.
+
 Training and inference are two shapes on purpose: a BatchTopK picks the k * n largest activations of a batch, so what a
 frame shows depends on its neighbours; the exported JumpReLU has a fixed threshold and depends on the frame alone
 (Bussmann et al., arXiv 2412.06410). Inputs are centred and scaled by measured numbers, which `export` folds away.
@@ -19,6 +22,12 @@ from torch import nn
 
 from steer_asr.errors import SteerOptionError
 from steer_asr.sae import SaeFeatures
+from steer_asr_training.global_batch import LocalBatch
+from steer_asr_training.sparse_code import Entries, SparseCode, encode, pre_activations
+from steer_asr_training.top_k import largest_of_batch
+
+SPARSE_BELOW = 1 / 16
+"""Share of activations kept up to which it is faster, on a CPU, to go by entries."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,8 @@ class SaeConfig:
     """JumpReLU: weight of the penalty, relative to a reconstruction error that is 1 when nothing is explained."""
     bandwidth: float = 0.1
     """JumpReLU: width of the window around a threshold whose activations move it, in scaled units."""
+    decode: Literal["auto", "dense", "sparse"] = "auto"
+    """How a step is computed; "auto" is sparse on a CPU where at most 1 of 16 activations is kept, else dense."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +77,7 @@ class TrainingSae(nn.Module):
     def __init__(self, config: SaeConfig, generator: torch.Generator) -> None:
         super().__init__()
         self.config = config
+        self.batch = LocalBatch()
         directions = torch.randn(config.d_sae, config.d_in, generator=generator)
         directions /= directions.norm(dim=1, keepdim=True)
         self.W_dec = nn.Parameter(directions)
@@ -80,6 +92,17 @@ class TrainingSae(nn.Module):
         """`hidden`, non-negative [frame, d_sae], with all but the kept features set to 0: about `k` per frame."""
         raise NotImplementedError
 
+    def select(self, pre: torch.Tensor, k: float) -> Entries | None:
+        """Of pre-activations [frame, d_sae], those that `activate` keeps, or that get a gradient from it.
+
+        None when these are too many, so that the full matrix is faster.
+        """
+        raise NotImplementedError
+
+    def activate_selected(self, hidden: SparseCode) -> SparseCode:
+        """What `activate` makes of the selected activations."""
+        return hidden
+
     def thresholds(self) -> torch.Tensor:
         """float32 [d_sae], in scaled units: a feature of the exported dictionary fires above it.
 
@@ -87,11 +110,11 @@ class TrainingSae(nn.Module):
         """
         raise NotImplementedError
 
-    def sparsity_loss(self, hidden: torch.Tensor, k: float) -> torch.Tensor:  # noqa: ARG002  (for kinds to override)
+    def sparsity_loss(self, hidden: torch.Tensor | SparseCode, k: float) -> torch.Tensor:  # noqa: ARG002
         """What a kind that is not sparse by construction pays for its features."""
-        return hidden.new_zeros(())
+        return self.b_dec.new_zeros(())
 
-    def reconstruction_loss(self, x: torch.Tensor, z: torch.Tensor, mse: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+    def reconstruction_loss(self, x: torch.Tensor, z: torch.Tensor | SparseCode, mse: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
         """What is minimised, in the units of `mse`, the mean squared error per frame of the whole dictionary."""
         return mse
 
@@ -110,46 +133,67 @@ class TrainingSae(nn.Module):
         `penalty` is the share of the full sparsity penalty. Dead features are counted in training mode only.
         """
         x = (x - self.input_mean) * self.input_scale
-        hidden = self.encode(x)
-        z = self.activate(hidden, k)
-        n_fired = (z.detach() > 0).sum(dim=0)
+        hidden = self._encode_selected(x, k)
+        if hidden is None:
+            hidden = self.encode(x)
+            z = self.activate(hidden, k)
+            n_fired = (z.detach() > 0).sum(dim=0)
+        else:
+            z = self.activate_selected(hidden)
+            n_fired = z.n_fired()
+        n_fired, n_frames = self.batch.count(n_fired), self.batch.size(len(x))
         if self.training:
-            self._count_dead(n_fired, len(x))
+            self._count_dead(n_fired, n_frames)
         residual = x - (z @ self.W_dec + self.b_dec)
-        mse = residual.square().sum(dim=1).mean()
-        variance = (x - x.mean(dim=0)).square().sum(dim=1).mean()
+        mse = self.batch.mean(residual.square().sum(dim=1))
+        variance = self.batch.mean((x - self.batch.mean(x)).square().sum(dim=1))
         dead = self.frames_since_fired > self.config.dead_after_frames
         loss = self.reconstruction_loss(x, z, mse) / variance
-        loss = loss + self.config.aux_k_coefficient * self._aux_loss(hidden, residual.detach(), dead)
+        loss = loss + self.config.aux_k_coefficient * self._aux_loss(x, hidden, residual.detach(), dead)
         loss = loss + penalty * self.sparsity_loss(hidden, k)
-        return StepOutput(loss, (mse / variance).detach(), int(dead.sum()), n_fired.sum() / len(x))
+        return StepOutput(loss, (mse / variance).detach(), int(dead.sum()), n_fired.sum() / n_frames)
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """Activations before any are dropped, [frame, d_sae], of scaled `x`."""
-        return torch.relu((x - self.b_dec) @ self.W_enc + self.b_enc)
+        return torch.relu(torch.addmm(self.b_enc, x - self.b_dec, self.W_enc))
+
+    def _encode_selected(self, x: torch.Tensor, k: float) -> SparseCode | None:
+        """The activations of scaled `x` that matter; None where the whole matrix is to be computed with gradients."""
+        decode = self.config.decode
+        if decode == "dense" or (decode == "auto" and (x.is_cuda or k > SPARSE_BELOW * self.config.d_sae)):
+            return None
+        pre = pre_activations(x - self.b_dec, self.W_enc, self.b_enc)
+        entries = self.select(pre, k)
+        return None if entries is None else encode(entries, pre, x, self.b_dec, self.W_enc, self.b_enc)
 
     @torch.no_grad()
     def _count_dead(self, n_fired: torch.Tensor, n_frames: int) -> None:
         self.frames_since_fired += n_frames
         self.frames_since_fired[n_fired > 0] = 0
 
-    def _aux_loss(self, hidden: torch.Tensor, residual: torch.Tensor, dead: torch.Tensor) -> torch.Tensor:
+    def _aux_loss(
+        self, x: torch.Tensor, hidden: torch.Tensor | SparseCode, residual: torch.Tensor, dead: torch.Tensor
+    ) -> torch.Tensor:
         """Asks dead features to explain what the living ones leave over, relative to its variance."""
         n_dead = int(dead.sum())
         n = min(n_dead, self.config.d_in // 2)
         if n == 0 or self.config.aux_k_coefficient == 0:
             return residual.new_zeros(())
-        top = hidden[:, dead].topk(n, dim=1)
-        revived = hidden.new_zeros(len(hidden), n_dead).scatter(1, top.indices, top.values) @ self.W_dec[dead]
-        error = (residual - revived).square().sum(dim=1).mean()
-        return error / residual.square().sum(dim=1).mean().clamp_min(1e-9)
+        if isinstance(hidden, SparseCode):  # it has none of the dead
+            hidden_dead = torch.relu(torch.addmm(self.b_enc[dead], x - self.b_dec, self.W_enc.T[dead].T))
+        else:
+            hidden_dead = hidden[:, dead]
+        top = hidden_dead.topk(n, dim=1)
+        revived = torch.zeros_like(hidden_dead).scatter(1, top.indices, top.values) @ self.W_dec[dead]
+        error = self.batch.mean((residual - revived).square().sum(dim=1))
+        return error / self.batch.mean(residual.square().sum(dim=1)).clamp_min(1e-9)
 
     @torch.no_grad()
     def project_gradients(self) -> None:
         """Removes the part of the decoder's gradient along its rows: their length is fixed, only turns count."""
         if self.W_dec.grad is not None:
-            along = (self.W_dec.grad * self.W_dec).sum(dim=1, keepdim=True)
-            self.W_dec.grad -= along * self.W_dec
+            along = torch.linalg.vecdot(self.W_dec.grad, self.W_dec)
+            self.W_dec.grad.addcmul_(along[:, None], self.W_dec, value=-1)
 
     @torch.no_grad()
     def normalize_decoder(self) -> None:
@@ -183,25 +227,46 @@ class BatchTopKSae(TrainingSae):
         self.register_buffer("threshold", torch.full((), -1.0, dtype=torch.float64))
 
     def activate(self, hidden: torch.Tensor, k: float) -> torch.Tensor:
-        return hidden * (hidden >= self._smallest_kept(hidden, k))
+        smallest = self._smallest_kept(hidden, k)
+        if self._tracks(k):
+            self._track_threshold(smallest)
+        return hidden * (hidden >= smallest)
+
+    def select(self, pre: torch.Tensor, k: float) -> Entries:
+        entries, smallest = self._largest(pre, k)
+        if self._tracks(k):
+            self._track_threshold(smallest)
+        return entries
 
     def thresholds(self) -> torch.Tensor:
         if float(self.threshold) < 0:
             raise SteerOptionError("the SAE has no threshold yet; train it for some steps at its final k first")
         return torch.full_like(self.b_enc, float(self.threshold))
 
-    def _smallest_kept(self, hidden: torch.Tensor, k: float) -> torch.Tensor:
-        """Smallest of the k * n largest activations; at the final k, its moving average becomes the threshold."""
-        n_kept = max(1, min(int(k * len(hidden)), hidden.numel()))
-        smallest = hidden.detach().flatten().topk(n_kept, sorted=False).values.min()
-        if self.training and k == self.config.k:
-            self._track_threshold(float(smallest))
-        return smallest
+    def _n_kept(self, hidden: torch.Tensor, k: float) -> int:
+        """Of the whole batch."""
+        n_frames = self.batch.size(len(hidden))
+        return max(1, min(int(k * n_frames), n_frames * hidden.shape[1]))
 
-    def _track_threshold(self, smallest: float) -> None:
-        """Moving average of the smallest kept activation; in float64, since steps are small (arXiv 2412.06410)."""
-        before = float(self.threshold)
-        self.threshold.fill_(smallest if before < 0 else before + 0.02 * (smallest - before))
+    def _largest(self, pre: torch.Tensor, k: float) -> tuple[Entries, torch.Tensor]:
+        """The entries among the k * n largest of the whole batch, and the smallest of these."""
+        n_kept = self._n_kept(pre, k)
+        return self.batch.keep(pre, *largest_of_batch(pre, min(n_kept, pre.numel())), n_kept)
+
+    def _smallest_kept(self, hidden: torch.Tensor, k: float) -> torch.Tensor:
+        """Smallest of the k * n largest activations."""
+        n_kept = self._n_kept(hidden, k)
+        largest = hidden.detach().flatten().topk(min(n_kept, hidden.numel()), sorted=False).values
+        return self.batch.nth_largest(largest, n_kept)
+
+    def _tracks(self, k: float) -> bool:
+        """At the final k, the moving average of the smallest kept activation becomes the threshold."""
+        return self.training and k == self.config.k
+
+    def _track_threshold(self, smallest: torch.Tensor) -> None:
+        """In float64, since steps are small (arXiv 2412.06410)."""
+        before, found = float(self.threshold), float(smallest)
+        self.threshold.fill_(found if before < 0 else before + 0.02 * (found - before))
 
 
 def _numpy(tensor: torch.Tensor) -> np.ndarray:
