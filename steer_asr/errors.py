@@ -66,6 +66,10 @@ class ManifestError(SteerASRError):
     """A manifest line is broken; the message names the file and the line."""
 
 
+class WorkerError(SteerASRError):
+    """A process that worked for this one was lost. What it had finished is kept."""
+
+
 class OutputError(SteerASRError):
     """A result could not be written; nothing half-written is left behind."""
 

@@ -9,33 +9,21 @@ system), and have the same versions of everything: each compares what it has wit
 
 from __future__ import annotations
 
-import importlib.util
-import logging
 import os
 import pickle
-import secrets
 import socket
-import sys
-from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from typing import Any
 
-from steer_asr.errors import SteerASRError, SteerOptionError
-from steer_asr_benchmarks.work import ClipWork, RunOptions, Transcriber, WorkerError, changes
+from steer_asr import _cluster
+from steer_asr._cluster import MAX_LOSSES, Losses, cluster, quiet_data
+from steer_asr.errors import SteerASRError, SteerOptionError, WorkerError
+from steer_asr_benchmarks.work import ClipWork, RunOptions, Transcriber, changes
 
-PACKAGES = ("ray", "pandas", "pyarrow")
-"""What `steer-asr[ray]` brings."""
-CONNECT_S = 5.0
 MAX_BLOCKS = 10_000
 """Ray hands out blocks of clips, and hands back what a block gave when all of it is done. Up to here a block is one
 clip; beyond, so many blocks cost more than what an interrupt loses."""
-MAX_LOSSES = 3
-"""Ray starts a lost worker again. One clip that takes so many with it stops the run."""
-QUIET = {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_USAGE_STATS_ENABLED": "0"}
-"""Environment, unless it says otherwise. What fails is raised in Python too; the log warns of what Ray Data does."""
-OBJECT_STORE_BYTES = 256 << 20
-"""Of a Ray started here. Only texts pass through it."""
 
 
 def on_ray(options: RunOptions, work: Sequence[ClipWork], expected: Mapping[str, Any]) -> Generator[dict[str, Any]]:
@@ -46,17 +34,14 @@ def on_ray(options: RunOptions, work: Sequence[ClipWork], expected: Mapping[str,
     """
     with cluster(options.ray or "local"):
         import ray
-        from ray.data import ActorPoolStrategy, DataContext
+        from ray.data import ActorPoolStrategy
         from ray.exceptions import RayError
 
         gpu = (expected["model"] or {}).get("device") == "cuda"
         size, cpus = pool_size(options, len(work), ray.nodes(), gpu)
         losses = ray.remote(num_cpus=0)(Losses).remote()
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
-        context = DataContext.get_current().copy()
-        context.enable_progress_bars = context.print_on_execution_start = False
         try:
-            with DataContext.current(context):
+            with quiet_data():
                 rows = [{"work": pickle.dumps(one)} for one in work]
                 made = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS)).flat_map(
                     RayTranscriber,
@@ -127,23 +112,6 @@ class RayTranscriber:
         self.losses.end.remote(clip)
 
 
-class Losses:
-    """Counts, in a Ray actor of its own, how often a clip was begun and never ended."""
-
-    def __init__(self) -> None:
-        self._begun: set[str] = set()
-        self._lost: Counter[str] = Counter()
-
-    def begin(self, clip: str) -> int:
-        """How often the clip was lost before."""
-        self._lost[clip] += clip in self._begun
-        self._begun.add(clip)
-        return self._lost[clip]
-
-    def end(self, clip: str) -> None:
-        self._begun.discard(clip)
-
-
 def check_same(expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     """Raises `SteerOptionError` when a worker would not predict what the driver would."""
     if differences := changes(expected, found):
@@ -158,67 +126,9 @@ def pool_size(options: RunOptions, clips: int, nodes: Sequence[Mapping[str, Any]
 
     Raises `SteerOptionError` when the model needs a GPU and no node has one.
     """
-    alive = [node["Resources"] for node in nodes if node["Alive"]]
-    node_cpus = [int(resources.get("CPU", 0)) for resources in alive]
-    cpus = options.model.cpu_threads or (sum(node_cpus) // options.jobs if options.jobs else 1)
-    cpus = max(1, min(cpus, max(node_cpus, default=1)))
-    places = [n // cpus for n in node_cpus]
-    if gpu:
-        places = [min(n, int(resources.get("GPU", 0))) for n, resources in zip(places, alive, strict=True)]
-        if not any(places):
-            raise SteerOptionError("the model runs on a GPU here, and no node of the Ray cluster has one; --device cpu")
-    return max(1, min(options.jobs or sum(places), sum(places), clips)), cpus
-
-
-def check_ray(address: str) -> None:
-    """Raises `SteerOptionError` when Ray is not installed, or nobody answers at the address."""
-    for package in PACKAGES:
-        if importlib.util.find_spec(package) is None:
-            raise SteerOptionError(f"--ray needs {package}: pip install 'steer-asr[ray]'")
-    if "://" in address:
-        raise SteerOptionError(f"--ray {address}: Ray Data does not run through Ray's client; give HOST:PORT, or auto")
-    host, colon, port = address.rpartition(":")
-    if not colon:
-        if address not in ("local", "auto"):
-            raise SteerOptionError(f"--ray {address!r} is not HOST:PORT, auto or local")
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
-    except (OSError, ValueError, OverflowError) as error:  # Ray itself would try for minutes
-        raise SteerOptionError(f"--ray {address}: no Ray cluster answers there ({error})") from error
-
-
-@contextmanager
-def cluster(address: str) -> Iterator[None]:
-    """A connection to the cluster at `address`, or to one of this block's own ("local").
-
-    Where this process is connected to a cluster already, that one is used and left connected. Raises
-    `SteerOptionError` when there is no connection to be had.
-    """
-    if "ray" not in sys.modules:  # which reads these once, when it is imported
-        os.environ |= QUIET | dict(os.environ) | (private_ray() if address == "local" else {})
-    import ray
-    from ray.exceptions import RayError
-
-    if ray.is_initialized():
-        yield
-        return
-    own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-    try:
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        ray.init(address=address, **quiet, **(own if address == "local" else {}))
-    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
-        raise SteerOptionError(f"--ray {address}: no connection to a Ray cluster ({error})") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def private_ray() -> dict[str, str]:
-    """Environment for a Ray that is only ours: its ports, which accept code, on loopback and behind a fresh token."""
-    return {
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # despite its name: 0 makes Ray on any system bind to loopback
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-    }
+    size, cpus = _cluster.pool_size(
+        nodes, wanted=options.jobs or 0, cpus_each=options.model.cpu_threads, pieces=clips, gpu=gpu
+    )
+    if not size:
+        raise SteerOptionError("the model runs on a GPU here, and no node of the Ray cluster has one; --device cpu")
+    return size, cpus

@@ -15,6 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from steer_asr._cluster import check_ray
 from steer_asr._files import write_text
 from steer_asr._progress import Progress
 from steer_asr.errors import OutputError, SteerOptionError, unknown_name
@@ -64,7 +65,7 @@ def check_processes(options: RunOptions) -> None:
     if options.jobs is not None and options.jobs < 1:
         raise SteerOptionError(f"jobs {options.jobs} is not at least 1")
     if options.ray is not None:
-        ray_run.check_ray(options.ray)
+        check_ray(options.ray)
 
 
 def left_to_do(clips: Sequence[BenchClip], jobs: Sequence[Job], done: set[Key]) -> list[ClipWork]:

@@ -19,7 +19,6 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from steer_asr.audio import SAMPLE_RATE_HZ, decode_audio
-from steer_asr.errors import SteerASRError
 from steer_asr_benchmarks.clips import BenchClip, Shard
 from steer_asr_benchmarks.predictions import Key, make_record
 from steer_asr_benchmarks.provenance import versions
@@ -29,10 +28,6 @@ from steer_asr_benchmarks.systems.base import MODES, Decoding, Mode, System
 WARM_UP_S = 1.0
 DESCRIBED = ("versions", "model", "systems")
 """What a transcriber says of itself."""
-
-
-class WorkerError(SteerASRError):
-    """A process that was transcribing was lost. What it had finished is kept."""
 
 
 @dataclass(frozen=True)

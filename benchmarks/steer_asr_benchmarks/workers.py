@@ -22,8 +22,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from steer_asr.errors import SteerASRError
-from steer_asr_benchmarks.work import ClipWork, RunOptions, Transcriber, WorkerError
+from steer_asr.errors import SteerASRError, WorkerError
+from steer_asr_benchmarks.work import ClipWork, RunOptions, Transcriber
 
 END_S = 5.0
 """A worker that has been told to end gets so long before it is killed."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from steer_asr.errors import OutputError, SteerOptionError
+from steer_asr.errors import OutputError, SteerOptionError, WorkerError
 from steer_asr.manifest import Clip, Kind
 from steer_asr_benchmarks import cost
 from steer_asr_benchmarks.clips import BenchClip
@@ -26,7 +26,6 @@ from steer_asr_benchmarks.cost import (
     read_cost,
 )
 from steer_asr_benchmarks.runner import RunOptions
-from steer_asr_benchmarks.work import WorkerError
 
 
 def test_each_system_and_mode_is_measured_alone(

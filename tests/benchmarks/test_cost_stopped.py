@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
+from steer_asr.errors import WorkerError
 from steer_asr_benchmarks import cli, cost, runner
 from steer_asr_benchmarks.cost import COST_FILE, measure, peak_rss_bytes, read_cost
 from steer_asr_benchmarks.runner import RunOptions
-from steer_asr_benchmarks.work import WorkerError
 from steer_asr_benchmarks.workers import Child, child_process
 
 

@@ -16,12 +16,11 @@ from typing import Any
 
 import pytest
 
-from steer_asr.errors import AudioError, ModelError, SteerOptionError
+from steer_asr.errors import AudioError, ModelError, SteerOptionError, WorkerError
 from steer_asr_benchmarks.clips import Shard
 from steer_asr_benchmarks.predictions import Key, PredictionLog, done_keys
 from steer_asr_benchmarks.runner import RunOptions, run
 from steer_asr_benchmarks.systems import ModelOptions
-from steer_asr_benchmarks.work import WorkerError
 from steer_asr_benchmarks.workers import child_process, threads_each
 from tests.benchmarks.conftest import N_CLIPS, predicted, write_noise
 

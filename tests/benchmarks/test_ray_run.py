@@ -18,16 +18,17 @@ from typing import Any
 
 import pytest
 
-from steer_asr.errors import AudioError, SteerOptionError
-from steer_asr_benchmarks import ray_run
+from steer_asr._cluster import MAX_LOSSES, Losses, check_ray
+from steer_asr.errors import AudioError, SteerOptionError, WorkerError
 from steer_asr_benchmarks.clips import load_clips
 from steer_asr_benchmarks.predictions import Key, PredictionLog, done_keys
-from steer_asr_benchmarks.ray_run import MAX_LOSSES, Losses, RayTranscriber, check_ray, pool_size, received
+from steer_asr_benchmarks.ray_run import RayTranscriber, pool_size, received
 from steer_asr_benchmarks.runner import RunOptions, run
 from steer_asr_benchmarks.systems import ModelOptions
-from steer_asr_benchmarks.work import ClipWork, Job, Transcriber, WorkerError
+from steer_asr_benchmarks.work import ClipWork, Job, Transcriber
 from tests.benchmarks.conftest import N_CLIPS, predicted, write_noise
 from tests.benchmarks.test_jobs import processes, wait_for
+from tests.own_ray import own_ray, ray_workers
 
 # Ray Data warns of settings of its own, whenever it reads them.
 pytestmark = pytest.mark.filterwarnings("ignore:`use_:DeprecationWarning")
@@ -38,15 +39,8 @@ Predicted = dict[Key, dict[str, Any]]
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Ray in this process for all tests of this file but one; `run` uses it and leaves it."""
-    pytest.importorskip("ray")
-    before = dict(os.environ)
-    os.environ["HOME"] = str(tmp_path_factory.mktemp("home"))  # Ray may keep a token there
-    try:
-        with ray_run.cluster("local"):
-            yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+    with own_ray(tmp_path_factory.mktemp("home")):
+        yield
 
 
 @pytest.mark.slow
@@ -255,21 +249,4 @@ def rows(worker: RayTranscriber, work: ClipWork) -> list[Any]:
 
 
 def transcribers() -> list[int]:
-    """Process ids of the Ray actors that transcribe for this process. They name themselves in their command line."""
-    parents, named = {}, []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if b"RayTranscriber" in (folder / "cmdline").read_bytes():
-                named.append(int(folder.name))
-        except OSError:  # ended meanwhile
-            continue
-    return [process for process in named if os.getpid() in ancestors(process, parents)]
-
-
-def ancestors(process: int, parents: dict[int, int]) -> list[int]:
-    found = []
-    while process in parents:
-        process = parents[process]
-        found.append(process)
-    return found
+    return ray_workers("RayTranscriber")
