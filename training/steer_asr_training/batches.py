@@ -38,7 +38,8 @@ class StoreBatches:
     """Shuffled real frames of a store, at several hook points at once, for ever. The order depends on `seed` alone.
 
     Each shard is opened once for every buffer of windows, whatever the number of hook points. Memory: the real frames
-    of `windows_in_buffer` windows, in float16, times the hook points.
+    of `windows_in_buffer` windows, in float16, times the hook points. `share` (i, n) gives the i-th of n parts of each
+    batch, to one of n processes.
 
     Raises `HookPointError` for a hook point that the store lacks, `SteerOptionError` for a weight that fits no window
     and, on the first pass, when there are fewer frames than a batch takes.
@@ -53,12 +54,13 @@ class StoreBatches:
         seed: int,
         weights: Mapping[str, float] | None = None,
         windows_in_buffer: int = 256,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         known = stored_points(store)
         if unknown := sorted(set(points) - set(known)):
             raise HookPointError(f"{store.folder}: {unknown_name('hook point', unknown[0], known)}")
         self.store, self.points, self.batch, self.seed = store, list(points), batch, seed
-        self.windows_in_buffer = windows_in_buffer
+        self.windows_in_buffer, self.share = windows_in_buffer, share
         self._weights = window_weights(store.windows, stored_clips(store), weights) if weights else None
         self._places = _places(store)
         self._drawn, self._frames = 0, self._from(0)
@@ -95,6 +97,7 @@ class StoreBatches:
                 pools = self._read(chosen)
                 for b in range(skip, n_batches):
                     rows = shuffled[b * self.batch : (b + 1) * self.batch]
+                    rows = np.array_split(rows, self.share[1])[self.share[0]]
                     yield {point: torch.from_numpy(pool[rows].astype(np.float32)) for point, pool in pools.items()}
                 skip = 0
             if not n_found:

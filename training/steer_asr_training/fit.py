@@ -10,7 +10,7 @@ The loop in `train` is the algorithm. It draws batches from an iterator and does
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -45,19 +45,35 @@ __all__ = [
 ]
 
 MEASURE_BATCHES = 8
+Trainer = Callable[..., None]
+"""Called as `train` is, with run, batches and tensorboard; brings the run to its last step."""
 
 
-def fit(config: FitConfig, store: ActivationStore, folder: str | Path, *, tensorboard: bool = False) -> Path:
+def fit(
+    config: FitConfig,
+    store: ActivationStore,
+    folder: str | Path,
+    *,
+    tensorboard: bool = False,
+    on: Trainer | None = None,
+) -> Path:
     """Trains, checkpoints and exports a dictionary; resumes bit-exactly from `folder` when it was interrupted.
 
-    Raises `HookPointError` when the store lacks the hook point, `SteerOptionError` for a folder of another run.
+    `on` trains elsewhere than in this process: `ray_fit.RayTrainer`. Raises `HookPointError` when the store lacks the
+    hook point, `SteerOptionError` for a folder of another run, and what `on` raises.
     """
-    exported = _fit_store(config, store, Path(folder), [config.hook_point], tensorboard=tensorboard)
+    exported = _fit_store(config, store, Path(folder), [config.hook_point], tensorboard=tensorboard, on=on)
     return exported[config.hook_point]
 
 
 def fit_layers(
-    config: FitConfig, store: ActivationStore, folder: str | Path, points: Sequence[str], *, tensorboard: bool = False
+    config: FitConfig,
+    store: ActivationStore,
+    folder: str | Path,
+    points: Sequence[str],
+    *,
+    tensorboard: bool = False,
+    on: Trainer | None = None,
 ) -> dict[str, Path]:
     """One dictionary for each hook point, trained side by side in one pass over the store.
 
@@ -65,7 +81,8 @@ def fit_layers(
     """
     if not points:
         raise SteerOptionError("fit: give at least one hook point")
-    return _fit_store(config, store, Path(folder), list(dict.fromkeys(points)), tensorboard=tensorboard, nested=True)
+    points = list(dict.fromkeys(points))
+    return _fit_store(config, store, Path(folder), points, tensorboard=tensorboard, on=on, nested=True)
 
 
 def fit_stream(
@@ -96,26 +113,37 @@ def _fit_store(
     points: Sequence[str],
     *,
     tensorboard: bool,
+    on: Trainer | None,
     nested: bool = False,
 ) -> dict[str, Path]:
-    def draw(seed: int) -> StoreBatches:
-        buffer = config.windows_in_buffer
-        size, weights = config.batch_frames, config.weights
-        return StoreBatches(store, points, batch=size, seed=seed, weights=weights, windows_in_buffer=buffer)
-
-    run, batches = FitRun(config, folder), draw(config.seed)
+    run, batches = FitRun(config, folder), store_batches(config, store, points)
     if not run.resume(batches, points):
-        run.start(_gather(draw(config.seed + 1)))
-    train(run, batches, tensorboard=tensorboard)
+        run.start(_gather(store_batches(replace(config, seed=config.seed + 1), store, points)))
+    (on or train)(run, batches, tensorboard=tensorboard)
     origin = {"model_name": store.header["model"], "model_sha256": store.header["model_sha256"]}
     return _export_all(run, batches, origin, nested=nested)
 
 
-def train(run: FitRun, batches: Batches, *, tensorboard: bool = False) -> None:
+def store_batches(
+    config: FitConfig, store: ActivationStore, points: Sequence[str], share: tuple[int, int] = (0, 1)
+) -> StoreBatches:
+    """The batches of a fit, or one process's share of them, from the first one on."""
+    return StoreBatches(
+        store,
+        points,
+        batch=config.batch_frames,
+        seed=config.seed,
+        weights=config.weights,
+        windows_in_buffer=config.windows_in_buffer,
+        share=share,
+    )
+
+
+def train(run: FitRun, batches: Batches, *, tensorboard: bool = False, progress: Progress | None = None) -> None:
     """Draws a batch, updates every dictionary on it, and again, up to `config.steps`; checkpoints on the way."""
     config = run.config
     with (
-        Progress(total=config.steps, unit="step", label="fit") as progress,
+        progress or Progress(total=config.steps, unit="step", label="fit") as progress,
         Scalars(run.folder, enabled=tensorboard, first_step=run.step) as scalars,
     ):
         progress.advance(run.step)
@@ -136,7 +164,7 @@ def train_step(config: FitConfig, learner: Learner, x: torch.Tensor, step: int) 
     sae, optimizer = learner.sae, learner.optimizer
     for group in optimizer.param_groups:
         group["lr"] = config.lr * lr_factor(config, step)
-    output = sae(x, k_at(config, step), penalty_at(config, step))
+    output = learner.forward(x, k_at(config, step), penalty_at(config, step))
     optimizer.zero_grad(set_to_none=True)
     output.loss.backward()
     sae.project_gradients()

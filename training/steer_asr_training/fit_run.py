@@ -67,7 +67,7 @@ class FitRun:
         self.saves = rank == 0
         for learner in self.learners.values():
             learner.sae.batch = ShardedBatch(self.config.batch_frames)
-            learner.shared = DistributedDataParallel(learner.sae, broadcast_buffers=False)
+            learner.shared = DistributedDataParallel(learner.sae)
 
     def save(self, batches: Batches) -> None:
         """Writes the checkpoint: parameters, optimizers, step, position in the data, random numbers."""
