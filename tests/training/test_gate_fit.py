@@ -1,9 +1,19 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
+import soundfile
 
+from steer_asr.gate import Gate
+from steer_asr.manifest import Clip, Span
+from steer_asr.models import find_model
 from steer_asr_training.gate_fit import FOLDS, discriminative_features, fit_gate, source_folds, source_weights
+from steer_asr_training.moments import fit_moments, moment_calibration, spans_of
+from tests.steer_asr.packs import build_pack, open_gate, random_pack
+from tests.tiny_whisper import WIDTH
 
 
 def planted(n: int = 80, frames: int = 200, n_features: int = 6, seed: int = 0) -> tuple[list[np.ndarray], np.ndarray]:
@@ -69,3 +79,46 @@ def test_probabilities_are_calibrated_on_sources_not_fitted_on() -> None:
     np.testing.assert_array_equal(held_out.coefficients, seen.coefficients)
     assert held_out.clip_calibration != seen.clip_calibration
     assert held_out.clip_calibration[0] > 0
+
+
+def test_moments_are_calibrated_to_what_is_so_and_unknown_frames_have_no_say() -> None:
+    """Evidence 2 is speech in 3 frames of 4, evidence 0 in one of 4; balanced, log-odds are +-log 3."""
+    evidence = np.repeat([2.0, 0.0], 4000).astype(np.float32)
+    truth = np.tile([1, 1, 1, 0], 1000).tolist() + np.tile([0, 0, 0, 1], 1000).tolist()
+    fitted = fit_moments(np.append(evidence, [9.0] * 500), np.array([*truth, *[-1] * 500], np.int8))
+    assert fitted is not None
+    slope, offset = fitted
+    assert offset == pytest.approx(-np.log(3), abs=0.02)
+    assert 2 * slope + offset == pytest.approx(np.log(3), abs=0.02)
+    assert fit_moments(np.ones(5, np.float32), np.array([1, 1, 1, -1, -1], np.int8)) is None
+    assert fit_moments(np.ones(2, np.float32), np.array([-1, -1], np.int8)) is None
+
+
+def test_only_packs_and_clips_that_can_tell_of_moments_do(tmp_path: Path) -> None:
+    speech = Clip(tmp_path / "a.wav", 1.0, "hi", "speech")
+    quiet = replace(speech, kind="nonspeech", text="")
+    gated = build_pack(gate=open_gate(3))
+    assert moment_calibration(gated, [speech, quiet], "unused") is None, "nobody says when"
+    aligned = replace(speech, spans=(Span(0.2, 0.8, "hi"),))
+    assert moment_calibration(gated, [aligned], "unused") is None, "no non-speech"
+    assert moment_calibration(build_pack(), [aligned, quiet], "unused") is None, "no gate"
+    assert spans_of(aligned) == [(0.2, 0.8)]
+
+
+def test_moments_of_a_pack_on_audio(tmp_path: Path, tiny_whisper_dir: Path) -> None:
+    """Noise bursts count as speech here: the random gate's evidence is turned to what tells them from silence."""
+    rng, rate = np.random.default_rng(0), 16_000
+    waves = {"burst": np.zeros(6 * rate, np.float32), "still": np.zeros(3 * rate, np.float32)}
+    waves["burst"][2 * rate : 4 * rate] = 0.3 * rng.standard_normal(2 * rate)
+    for name, wave in waves.items():
+        soundfile.write(tmp_path / f"{name}.wav", wave, rate)
+    clips = [
+        Clip(tmp_path / "burst.wav", 6.0, "x", "speech", spans=(Span(2.0, 4.0, "x"),)),
+        Clip(tmp_path / "still.wav", 3.0, "", "nonspeech"),
+    ]
+    gate = Gate(rng.normal(0, 1, 16).astype(np.float32), 0.0, 11, 100, (1.0, 0.0), (1.0, 0.0))
+    pack = random_pack(WIDTH, find_model(str(tiny_whisper_dir)).sha256, gate=gate)
+    fitted = moment_calibration(pack, clips, str(tiny_whisper_dir))
+    assert fitted is not None
+    assert fitted == moment_calibration(pack, clips, str(tiny_whisper_dir))
+    assert fitted[0] != 0

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from steer_asr.edits import Edit
-from steer_asr.errors import PackError
+from steer_asr.errors import PackError, SteerOptionError
 from steer_asr.gate import Gate
 from steer_asr.models import ModelFiles
 from steer_asr.sae import SaeFeatures, save_features
 from steer_asr_training.export import build_pack, load_learned
-from steer_asr_training.learn import LearnConfig, Learned, _save, served
+from steer_asr_training.fewer import kept, mean_effect, parse_sizes
+from steer_asr_training.learn import LearnConfig, Learned, save_learned, served
 
 GATE = Gate(np.array([1.0, 0.0, 0.0], np.float32), 0.0, 1, 2, (2.0, -1.0), (2.0, -1.0))
 
@@ -62,7 +63,7 @@ def test_a_finished_run_is_read_back(tmp_path: Path) -> None:
     )  # fmt: skip
     (tmp_path / "sae").mkdir()
     save_features(tmp_path / "sae", features, {})
-    _save(tmp_path, LearnConfig(), learned())
+    save_learned(tmp_path, LearnConfig(), learned())
     again = load_learned(tmp_path, tmp_path / "sae")
     assert again.feature_ids == (7, 3, 9)
     np.testing.assert_array_equal(again.scales, learned().scales)
@@ -70,3 +71,35 @@ def test_a_finished_run_is_read_back(tmp_path: Path) -> None:
     (tmp_path / "learned.json").write_text("{}")
     with pytest.raises(PackError, match="no finished learning run"):
         load_learned(tmp_path, tmp_path / "sae")
+
+
+def test_of_fewer_features_the_gates_best_stay_and_those_of_most_effect() -> None:
+    config = LearnConfig(n_features=6, n_gate_features=2)
+    rng = np.random.default_rng(0)
+    gate = Gate(np.zeros(6, np.float32), 0.0, 1, 0, (1.0, 0.0), (1.0, 0.0))  # every weight is 1/2
+    scales = np.array([1.0, 1.0, 1.0, 0.0, 1.0, 1.5], np.float32)
+    adds = np.array([0.0, 0.0, 0.25, 0.0, 0.0, 0.0], np.float32)
+    features = SaeFeatures(
+        rng.standard_normal((4, 6)).astype(np.float32),
+        np.zeros(6, np.float32),
+        np.ones(6, np.float32),
+        rng.standard_normal((6, 4)).astype(np.float32),
+        np.zeros(4, np.float32),
+    )
+    whole = Learned((10, 11, 12, 13, 14, 15), scales, adds, gate, features)
+    quiet = np.array([[1, 1, 0, 1, 1, 1], [1, 1, 0, 3, 1, 1]], np.float16)
+    loud = np.full((2, 6), 100, np.float16)
+    effect = mean_effect(whole, [quiet, loud], np.array([True, False]))
+    np.testing.assert_allclose(effect, [0, 0, 0.125, 1.0, 0, 0.25])
+    assert kept(whole, effect, config, 3) == [0, 3, 5]
+    assert kept(whole, effect, config, 5) == [0, 1, 3, 5, 2]
+
+
+@pytest.mark.parametrize("text", ["16,few", "1", "", "16,,32", "-4"])
+def test_sizes_that_make_no_sense(text: str) -> None:
+    with pytest.raises(SteerOptionError, match="neither a number of features from 2 on nor 'all'"):
+        parse_sizes(text)
+
+
+def test_sizes() -> None:
+    assert parse_sizes("16, 128,all") == (16, 128, None)

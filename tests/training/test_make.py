@@ -16,6 +16,7 @@ from steer_asr.models import find_model
 from steer_asr.pack import load_pack
 from steer_asr_training.collect import CollectConfig, collect
 from steer_asr_training.export import load_learned
+from steer_asr_training.fewer import fewer_packs
 from steer_asr_training.fit import FitConfig
 from steer_asr_training.learn import LearnConfig
 from steer_asr_training.make import make, strength_curve
@@ -58,10 +59,21 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     )
 
 
+def scalars_in(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """(step, value) of every curve, by tag."""
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator").EventAccumulator(str(folder))
+    events.Reload()
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def store_of(work: Path) -> ActivationStore:
+    return ActivationStore(work / "mini" / "activations")
+
+
 @pytest.mark.slow
 def test_audio_to_pack(recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     work = tmp_path / "work"
-    folder = make(recipe, work, tmp_path / "pack", workers=1)
+    folder = make(recipe, work, tmp_path / "pack", workers=1, tensorboard=True)
     assert "minutes on this machine" in capsys.readouterr().err, "it says beforehand how long it will take"
 
     pack = load_pack(folder)
@@ -76,13 +88,37 @@ def test_audio_to_pack(recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFix
     list(segments)
     assert info.steer.windows
 
+    curves = scalars_in(work / "mini" / "learn" / "events")
+    assert {tag for tag in curves if tag.startswith("loss/")} == {
+        *("loss/total", "loss/silence", "loss/speech", "loss/sparsity")
+    }
+    assert [step for step, _ in curves["held_out/text_rate"]] == [0, 3], "before the first step and after the last"
+    assert all(0 <= rate <= 1 for tag in curves if tag.startswith("held_out/") for _, rate in curves[tag])
+    assert curves["edit/features"][0][1] > 0
+    assert "loss/silence" in scalars_in(work / "mini" / "learn" / "rank" / "events")
+    assert "fit/" not in "".join(curves)
+
+    # Packs with fewer features come from the same run: the gate's best and those of most effect, learned on.
+    lines = list(fewer_packs(recipe, store_of(work), work / "mini" / "fit" / "sae", find_model("tiny.en"),
+                             work / "mini" / "learn", tmp_path / "few", (4, None), steps=1))  # fmt: skip
+    assert [json.loads(line)["features"] for line in lines] == [4, 12]
+    few, whole = load_pack(tmp_path / "few" / "4"), load_pack(tmp_path / "few" / "all")
+    assert whole.sha256 == pack.sha256, "all: the edit as it was learned"
+    assert few.feature_ids[:2] == pack.feature_ids[:2]
+    assert set(few.feature_ids) < set(pack.feature_ids)
+    assert few.gate is not None
+    assert len(few.gate.coefficients) == 4
+    with pytest.raises(SteerOptionError, match="size 13: the run in .* learned 12 features"):
+        list(fewer_packs(recipe, store_of(work), work / "mini" / "fit" / "sae", find_model("tiny.en"),
+                         work / "mini" / "learn", tmp_path / "few", (13,), steps=1))  # fmt: skip
+
     # The curve of a finished pack can be measured again, and does not depend on how the pack came.
     curve = strength_curve(recipe, pack, find_model("tiny.en"), work / "mini", 1)
     assert list(curve) == list(pack.calibration)
     with pytest.raises(SteerOptionError, match="names no dev_manifests"):
         strength_curve(replace(recipe, dev_manifests=()), pack, find_model("tiny.en"), work / "mini", 1)
 
-    # A second run finds everything done, and gives the same pack.
+    # A second run finds everything done, and gives the same pack; curves change nothing.
     again = make(recipe, work, tmp_path / "again", workers=1)
     assert (again / "steer.json").read_bytes() == (folder / "steer.json").read_bytes()
     assert (again / "sae_weights.safetensors").read_bytes() == (folder / "sae_weights.safetensors").read_bytes()

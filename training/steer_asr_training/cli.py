@@ -31,6 +31,7 @@ DataFolder = Annotated[Path, typer.Option("--data", help="Replaces {data} in the
 WorkFolder = Annotated[
     Path, typer.Option("--work", help="Where intermediate results are kept; a second run resumes from them.")
 ]
+Tensorboard = Annotated[bool, typer.Option("--tensorboard", help="Also write curves for TensorBoard.")]
 Workers = Annotated[int, typer.Option("--workers", help="Processes for encoding; 0 is one per core.")]
 
 
@@ -41,12 +42,13 @@ def make_command(
     data: DataFolder = Path("."),
     work: WorkFolder = Path("runs"),
     workers: Workers = 0,
+    tensorboard: Tensorboard = False,
 ) -> None:
     """Recipe to steer pack: all steps, resumable; says beforehand how long it will take."""
     from steer_asr_training.make import make
     from steer_asr_training.recipe import load_recipe
 
-    typer.echo(make(load_recipe(recipe, data=data), work, out, workers=workers))
+    typer.echo(make(load_recipe(recipe, data=data), work, out, workers=workers, tensorboard=tensorboard))
 
 
 @app.command("collect")
@@ -82,6 +84,10 @@ def learn_command(
     activations: Annotated[Path, typer.Argument(help="Folder written by collect.")],
     sae: Annotated[Path, typer.Argument(help="The sae folder written by fit.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the learned edit.")],
+    tensorboard: Tensorboard = False,
+    held_out: Annotated[
+        Path | None, typer.Option(help="With --tensorboard: activations to watch the edit on, collected as others are.")
+    ] = None,
 ) -> None:
     """A dictionary to an edit of a few features and its gate, by gradient through the frozen decoder."""
     from steer_asr.models import find_model
@@ -89,9 +95,38 @@ def learn_command(
     from steer_asr_training.recipe import load_recipe
     from steer_asr_training.store import ActivationStore
 
+    if held_out is not None and not tensorboard:
+        raise SteerOptionError("--held-out is for the curves of --tensorboard; give both")
     loaded = load_recipe(recipe)
-    learn(loaded.learn, ActivationStore(activations), sae, find_model(loaded.collect.model), out)
+    model, store = find_model(loaded.collect.model), ActivationStore(activations)
+    watched = None if held_out is None else ActivationStore(held_out)
+    learn(loaded.learn, store, sae, model, out, tensorboard=tensorboard, held_out=watched)
     typer.echo(out)
+
+
+@app.command("fewer")
+def fewer_command(
+    recipe: RecipeFile,
+    activations: Annotated[Path, typer.Argument(help="Folder written by collect.")],
+    sae: Annotated[Path, typer.Argument(help="The sae folder written by fit.")],
+    learned: Annotated[Path, typer.Argument(help="Folder written by learn.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the packs, one folder each.")],
+    data: DataFolder = Path("."),
+    sizes: Annotated[str, typer.Option(help="How many features; all: as many as were learned.")] = "16,32,64,128,all",
+    steps: Annotated[
+        int | None, typer.Option(help="Steps of learning the fewer edits again; a third of the recipe's if not given.")
+    ] = None,
+) -> None:
+    """Packs with fewer features out of one learned edit: gate fitted again on them, their edits learned on."""
+    from steer_asr.models import find_model
+    from steer_asr_training.fewer import fewer_packs, parse_sizes
+    from steer_asr_training.recipe import load_recipe
+    from steer_asr_training.store import ActivationStore
+
+    loaded = load_recipe(recipe, data=data)
+    model, store = find_model(loaded.collect.model), ActivationStore(activations)
+    for line in fewer_packs(loaded, store, sae, model, learned, out, parse_sizes(sizes), steps):
+        typer.echo(line)
 
 
 @app.command("export")
@@ -125,17 +160,18 @@ def calibrate_command(
     work: WorkFolder = Path("runs"),
     workers: Workers = 0,
 ) -> None:
-    """Measure the strength curve of a finished pack on the recipe's dev_manifests, and write it with its card."""
+    """Measure a finished pack on the recipe's dev_manifests, and write it with its card: strength curve, and what the
+    gate's evidence at single frames is worth. What it does to a transcription stays as it is."""
     from steer_asr.models import find_model
     from steer_asr.pack import load_pack
     from steer_asr_training.export import export
-    from steer_asr_training.make import strength_curve
+    from steer_asr_training.make import strength_curve, with_moments
     from steer_asr_training.recipe import load_recipe
 
     loaded, made = load_recipe(recipe, data=data), load_pack(pack)
     model = find_model(loaded.collect.model)
     curve = strength_curve(loaded, made, model, work / loaded.name, workers)
-    typer.echo(export(replace(made, calibration=curve), out))
+    typer.echo(export(replace(with_moments(loaded, made), calibration=curve), out))
 
 
 @app.command("control")

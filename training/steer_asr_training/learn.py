@@ -30,8 +30,12 @@ from steer_asr_training.decoder import FrozenDecoder
 from steer_asr_training.encoders import native_bfloat16
 from steer_asr_training.gate_fit import discriminative_features, fit_gate, pooled_activations, source_weights
 from steer_asr_training.objective import ObjectiveConfig, silence_loss, speech_loss
+from steer_asr_training.scalars import Scalars
 from steer_asr_training.store import ActivationStore
+from steer_asr_training.watch import Watch
 
+WATCH_EVERY = 20
+"""Steps between two looks at the held-out windows."""
 OTHER_LANGUAGES = ("de", "fr", "es", "ru", "zh", "ja", "pt", "it", "nl", "pl", "tr", "ko", "cy", "la")
 
 
@@ -82,20 +86,35 @@ class Learned:
     """Just the chosen ones."""
 
 
-def learn(config: LearnConfig, store: ActivationStore, sae: Path, model: ModelFiles, folder: str | Path) -> Learned:
-    """Runs all four steps; finished ones are found in `folder` and not repeated."""
+def learn(
+    config: LearnConfig,
+    store: ActivationStore,
+    sae: Path,
+    model: ModelFiles,
+    folder: str | Path,
+    *,
+    tensorboard: bool = False,
+    held_out: ActivationStore | None = None,
+) -> Learned:
+    """Runs all four steps; finished ones are found in `folder` and not repeated.
+
+    With `tensorboard`, the parts of the loss and the size of the edit become curves below `folder`/events (of the
+    ranking run: `folder`/rank/events), and with `held_out` also what the edit does to those windows, see `Watch`.
+    Neither changes what is learned.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     dictionary = load_features(Path(sae))
-    run = _Run(config, store, dictionary, model, folder)
+    run = LearningRun(config, store, dictionary, model, folder, tensorboard=tensorboard)
     gate_ids = run.rank_for_gate()
     effect = run.rank_for_effect(gate_ids)
     ids = tuple(gate_ids + [i for i in effect if i not in set(gate_ids)][: config.n_features - len(gate_ids)])
     gate, z = run.gate(ids)
-    scales, adds = run.learn_edits(ids, gate, z)
-    gate = served(gate, config)
-    learned = Learned(ids, scales, adds, gate, select(dictionary, ids))
-    _save(folder, config, learned)
+    chosen, final = select(dictionary, ids), served(gate, config)
+    watch = Watch(run.decoder, held_out, chosen, final) if tensorboard and held_out is not None else None
+    scales, adds = run.learn_edits(ids, gate, z, watch=watch)
+    learned = Learned(ids, scales, adds, final, chosen)
+    save_learned(folder, config, learned)
     return learned
 
 
@@ -118,13 +137,21 @@ def select(features: SaeFeatures, ids: Sequence[int]) -> SaeFeatures:
     )
 
 
-class _Run:
+class LearningRun:
     """The steps of one learning run over one store."""
 
     def __init__(
-        self, config: LearnConfig, store: ActivationStore, dictionary: SaeFeatures, model: ModelFiles, folder: Path
+        self,
+        config: LearnConfig,
+        store: ActivationStore,
+        dictionary: SaeFeatures,
+        model: ModelFiles,
+        folder: Path,
+        *,
+        tensorboard: bool = False,
     ) -> None:
         self.config, self.store, self.dictionary, self.model, self.folder = config, store, dictionary, model, folder
+        self.tensorboard = tensorboard
         self.labels = np.array([int(w["kind"] == "speech") for w in store.windows])
         self.weights = source_weights([w["source"] + w["treatment"] for w in store.windows], self.labels)
         self.rng = np.random.default_rng(config.seed)
@@ -138,6 +165,11 @@ class _Run:
 
     def gate(self, ids: Sequence[int]) -> tuple[Gate, list[np.ndarray]]:
         """The gate on the given features, and those features' activations on every window."""
+        z = self.activations(ids)
+        return self.fit_gate(z), z
+
+    def activations(self, ids: Sequence[int]) -> list[np.ndarray]:
+        """What the given features do on every window: float16 [frame, n_features] each."""
         features = select(self.dictionary, ids)
         z = []
         with Progress(total=len(self.store), unit="window", label="gate") as progress:
@@ -145,8 +177,12 @@ class _Run:
                 x = self.store.window(i, OUTPUT_HOOK_POINT).astype(np.float32)
                 z.append(features.encode(x).astype(np.float16))
                 progress.advance()
+        return z
+
+    def fit_gate(self, z: Sequence[np.ndarray]) -> Gate:
+        """The gate as it is while learning, on the features whose activations `z` are."""
         sources = [window["source"] for window in self.store.windows]
-        return fit_gate(z, self.labels, self.weights, reach_frames=self.config.reach_frames, sources=sources), z
+        return fit_gate(z, self.labels, self.weights, reach_frames=self.config.reach_frames, sources=sources)
 
     def rank_for_effect(self, gate_ids: Sequence[int]) -> list[int]:
         """All features, those first whose learned edit moves the encoder output most on non-speech."""
@@ -162,6 +198,7 @@ class _Run:
                 steps=self.config.rank_steps,
                 label="rank features",
                 objective=self.config.rank_objective,
+                folder=self.folder / "rank",
                 state=None,
             )
             return {"score": (edit.abs() * typical).sum(dim=0).numpy()}
@@ -169,16 +206,33 @@ class _Run:
         score = self._cached("rank", rank)["score"]
         return [int(i) for i in np.argsort(-score)]
 
-    def learn_edits(self, ids: Sequence[int], gate: Gate, z: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """(scales, adds), float32 [n_features] each."""
+    def learn_edits(
+        self,
+        ids: Sequence[int],
+        gate: Gate,
+        z: Sequence[np.ndarray],
+        *,
+        watch: Watch | None = None,
+        start: tuple[np.ndarray, np.ndarray] | None = None,
+        steps: int | None = None,
+        folder: Path | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(scales, adds), float32 [n_features] each, from `start` on (the identity without one).
+
+        `steps` instead of the configuration's; the state to resume from lies in `folder`, else in the run's.
+        """
+        folder = folder or self.folder
         edit, _ = self._descend(
             select(self.dictionary, ids),
             lambda i, _: z[i].astype(np.float32),
             [gate(window.astype(np.float32)).weights for window in z],
-            steps=self.config.steps,
+            steps=self.config.steps if steps is None else steps,
             label="learn",
             objective=self.config.objective,
-            state=self.folder / "state.pt",
+            folder=folder,
+            state=folder / "state.pt",
+            start=None if start is None else np.stack([start[0] - 1, start[1]]),
+            watch=watch,
         )
         return (edit[0] + 1).numpy(), edit[1].numpy()
 
@@ -191,7 +245,10 @@ class _Run:
         steps: int,
         label: str,
         objective: ObjectiveConfig,
+        folder: Path,
         state: Path | None,
+        start: np.ndarray | None = None,
+        watch: Watch | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Gradient descent on an edit [2, n_features]: scale - 1, and what is added; zero is the identity.
 
@@ -201,6 +258,8 @@ class _Run:
         speech, nonspeech = self._pools(answers)
         w_dec = torch.from_numpy(features.W_dec)
         edit = nn.Parameter(torch.zeros(2, features.n_features))
+        if start is not None:
+            edit.data.copy_(torch.from_numpy(start))
         optimizer = torch.optim.Adam([edit], lr=config.lr, betas=(0.9, 0.98))
         typical = torch.zeros(2, features.n_features)
         rng = np.random.default_rng(config.seed + 1)
@@ -223,9 +282,14 @@ class _Run:
             plain = torch.from_numpy(x)
             return plain + (gated * edit[0] + weight * edit[1]) @ w_dec, plain
 
-        with Progress(total=steps, unit="step", label=label) as progress:
+        with (
+            Progress(total=steps, unit="step", label=label) as progress,
+            Scalars(folder, enabled=self.tensorboard, first_step=first) as scalars,
+        ):
             progress.advance(first)
             for step in range(first, steps):
+                if watch is not None and step % WATCH_EVERY == 0:
+                    scalars.add(step, "held_out", watch(edit.detach()), always=True)
                 optimizer.param_groups[0]["lr"] = config.lr * min(1.0, (step + 1) / 10, 1.5 * (1 - step / steps))
                 quiet = rng.choice(nonspeech[0], config.windows_per_step, p=nonspeech[1])
                 spoken = rng.choice(speech[0], config.windows_per_step, p=speech[1])
@@ -240,9 +304,14 @@ class _Run:
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
+                parts = {"total": loss, "silence": silence, "speech": harm, "sparsity": penalty}
+                scalars.add(step, "loss", {name: part.detach() for name, part in parts.items()})
+                scalars.add(step, "edit", _sizes(edit.detach()) | {"lr": optimizer.param_groups[0]["lr"]})
                 progress.advance(note=f"silence {silence.item():.3f} harm {harm.item():.4f} moved {penalty.item():.2f}")
                 if state is not None and ((step + 1) % 25 == 0 or step + 1 == steps):
                     self._save_state(state, step + 1, edit, typical, optimizer, rng)
+            if watch is not None:
+                scalars.add(steps, "held_out", watch(edit.detach()), always=True)
         return edit.detach(), typical
 
     def _save_state(
@@ -294,7 +363,18 @@ class _Run:
             return {key: stored[key] for key in stored.files}
 
 
-def _save(folder: Path, config: LearnConfig, learned: Learned) -> None:
+def _sizes(edit: torch.Tensor) -> dict[str, float]:
+    """How far an edit [2, n_features] is from the identity."""
+    scales, adds = edit.abs()
+    changed = (edit.abs() > 1e-3).any(dim=0).sum()
+    return {
+        "features": float(changed),
+        "mean_abs_scale_change": float(scales.mean()),
+        "mean_abs_add": float(adds.mean()),
+    }
+
+
+def save_learned(folder: Path, config: LearnConfig, learned: Learned) -> None:
     content = {
         "config": asdict(config),
         "feature_ids": list(learned.feature_ids),

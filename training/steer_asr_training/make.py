@@ -11,13 +11,15 @@ from pathlib import Path
 from steer_asr.errors import SteerOptionError
 from steer_asr.manifest import read_manifest
 from steer_asr.models import ModelFiles, find_model
-from steer_asr.pack import SteerPack
+from steer_asr.pack import SteerPack, load_pack
 from steer_asr_training.answers import GreedyDecoder
 from steer_asr_training.collect import CollectConfig, collect, estimate_seconds
 from steer_asr_training.evaluate import evaluate, summarize
 from steer_asr_training.export import build_pack, export, provenance
 from steer_asr_training.fit import fit
 from steer_asr_training.learn import Learned, learn
+from steer_asr_training.moments import moment_calibration
+from steer_asr_training.readout import add_readout
 from steer_asr_training.recipe import Recipe
 from steer_asr_training.store import ActivationStore
 from steer_asr_training.windows import DataConfig
@@ -26,31 +28,49 @@ LEARN_S_PER_STEP_PER_WINDOW_S = 8.0
 """A learning step costs about this many encoder passes: 12 windows through the decoder, forwards and back."""
 
 
-def make(recipe: Recipe, work: str | Path, folder: str | Path, *, workers: int = 0) -> Path:
-    """Collects, fits, learns, calibrates and exports; says first how long it will take. Returns the pack's folder.
+def make(recipe: Recipe, work: str | Path, folder: str | Path, *, workers: int = 0, tensorboard: bool = False) -> Path:
+    """All steps from recordings to a pack with its readout; says first how long it will take. Returns the folder.
 
-    Intermediate results stay in `work`; a second run picks up where the first was interrupted.
+    Intermediate results stay in `work`; a second run picks up where the first was interrupted. With `tensorboard`,
+    curves of fitting and learning come below `work`; learning is watched on windows of the recipe's `dev_manifests`.
     """
     work = Path(work) / recipe.name
     _say_how_long(recipe, workers)
     model = find_model(recipe.collect.model)
     collect_in_parallel(recipe.collect, work / "activations", workers)
     store = ActivationStore(work / "activations")
-    sae = fit(recipe.fit, store, work / "fit")
-    learned = learn(recipe.learn, store, sae, model, work / "learn")
-    pack = calibrate(recipe, learned, model, work, workers)
-    return export(pack, folder)
+    sae = fit(recipe.fit, store, work / "fit", tensorboard=tensorboard)
+    held_out = dev_store(recipe, work, workers) if tensorboard and recipe.dev_manifests else None
+    learned = learn(recipe.learn, store, sae, model, work / "learn", tensorboard=tensorboard, held_out=held_out)
+    made = export(calibrate(recipe, learned, model, work, workers), folder)
+    add_readout(load_pack(made), store)
+    return made
 
 
 def calibrate(recipe: Recipe, learned: Learned, model: ModelFiles, work: Path, workers: int) -> SteerPack:
     """The pack with its strength curve; without one where the recipe names no `dev_manifests`."""
-    clips = [clip for manifest in recipe.collect.manifests for clip in read_manifest(manifest)]
-    used = [clip for clip in clips if clip.shippable or not recipe.collect.data.only_shippable]
-    origin = provenance(used, {"name": recipe.name, "fit": asdict(recipe.fit), "learn": asdict(recipe.learn)})
-    pack = build_pack(learned, model, name=recipe.name, provenance=origin)
+    pack = with_moments(recipe, uncalibrated(recipe, learned, model, recipe.name))
     return (
         replace(pack, calibration=strength_curve(recipe, pack, model, work, workers)) if recipe.dev_manifests else pack
     )
+
+
+def with_moments(recipe: Recipe, pack: SteerPack) -> SteerPack:
+    """The pack with a gate whose probabilities for single frames are calibrated on the recipe's `dev_manifests`; as it
+    is where they hold no aligned speech or no non-speech."""
+    clips = [clip for manifest in recipe.dev_manifests for clip in read_manifest(manifest)]
+    calibration = moment_calibration(pack, clips, recipe.collect.model)
+    if pack.gate is None or calibration is None:
+        return pack
+    return replace(pack, gate=replace(pack.gate, moment_calibration=calibration))
+
+
+def uncalibrated(recipe: Recipe, learned: Learned, model: ModelFiles, name: str) -> SteerPack:
+    """The pack called `name`, with where it comes from and without a strength curve."""
+    clips = [clip for manifest in recipe.collect.manifests for clip in read_manifest(manifest)]
+    used = [clip for clip in clips if clip.shippable or not recipe.collect.data.only_shippable]
+    origin = provenance(used, {"name": recipe.name, "fit": asdict(recipe.fit), "learn": asdict(recipe.learn)})
+    return build_pack(learned, model, name=name, provenance=origin)
 
 
 def strength_curve(
@@ -60,6 +80,19 @@ def strength_curve(
 
     Raises `SteerOptionError` for a recipe without `dev_manifests`, `PackMismatchError` for a pack of another model.
     """
+    store = dev_store(recipe, work, workers)
+    pack.check_fits(sha256=model.sha256, model_name=model.name, d_model=store.window(0, pack.hook_point).shape[-1])
+    stock = evaluate(pack, store, GreedyDecoder(model.path, suppress_blank=True), strengths=(0.0,))
+    steered = GreedyDecoder(model.path, suppress_blank=False)
+    points: list[dict[str, float]] = []
+    for strength in recipe.calibration_strengths:
+        outcomes = evaluate(pack, store, steered, strengths=(strength,))
+        points.append({"strength": strength, **summarize(outcomes, stock, store)})
+    return tuple(points)
+
+
+def dev_store(recipe: Recipe, work: Path, workers: int) -> ActivationStore:
+    """Held-out windows of `dev_manifests`, collected below `work`; raises `SteerOptionError` where there are none."""
     if not recipe.dev_manifests:
         raise SteerOptionError(f"recipe {recipe.name!r} names no dev_manifests to measure a strength curve on")
     held_out = replace(
@@ -69,15 +102,7 @@ def strength_curve(
         data=dev_data_config(recipe.calibration_windows),
     )
     collect_in_parallel(held_out, work / "dev", workers)
-    store = ActivationStore(work / "dev")
-    pack.check_fits(sha256=model.sha256, model_name=model.name, d_model=store.window(0, pack.hook_point).shape[-1])
-    stock = evaluate(pack, store, GreedyDecoder(model.path, suppress_blank=True), strengths=(0.0,))
-    steered = GreedyDecoder(model.path, suppress_blank=False)
-    points: list[dict[str, float]] = []
-    for strength in recipe.calibration_strengths:
-        outcomes = evaluate(pack, store, steered, strengths=(strength,))
-        points.append({"strength": strength, **summarize(outcomes, stock, store)})
-    return tuple(points)
+    return ActivationStore(work / "dev")
 
 
 def dev_data_config(n_windows: int) -> DataConfig:

@@ -1,7 +1,8 @@
-"""Curves of a running fit for TensorBoard, which is an optional extra: `pip install 'steer-asr[tensorboard]'`."""
+"""Curves of a fit or a learning run for TensorBoard, an optional extra: `pip install 'steer-asr[tensorboard]'`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,8 @@ class Scalars:
         if self._writer is not None:
             self._writer.close()
 
-    def add(self, step: int, prefix: str, values: dict[str, Any]) -> None:
-        """`values` are numbers or tensors of one number."""
-        if self._writer is not None and step % EVERY_STEPS == 0:
+    def add(self, step: int, prefix: str, values: Mapping[str, Any], *, always: bool = False) -> None:
+        """`values` are numbers or tensors of one number; `always`: whatever step it is."""
+        if self._writer is not None and (always or step % EVERY_STEPS == 0):
             for name, value in values.items():
                 self._writer.add_scalar(f"{prefix}/{name}", float(value), step)
