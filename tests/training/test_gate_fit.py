@@ -10,7 +10,14 @@ import soundfile
 from steer_asr.gate import Gate
 from steer_asr.manifest import Clip, Span
 from steer_asr.models import find_model
-from steer_asr_training.gate_fit import FOLDS, discriminative_features, fit_gate, source_folds, source_weights
+from steer_asr_training.gate_fit import (
+    FOLDS,
+    discriminative_features,
+    fit_gate,
+    further_features,
+    source_folds,
+    source_weights,
+)
 from steer_asr_training.moments import fit_moments, moment_calibration, spans_of
 from tests.steer_asr.packs import build_pack, open_gate, random_pack
 from tests.tiny_whisper import WIDTH
@@ -49,6 +56,16 @@ def test_the_deciding_feature_is_chosen_first() -> None:
     windows, labels = planted()
     pooled = np.stack([z.max(axis=0) for z in windows])
     assert discriminative_features(pooled, labels, np.ones(len(labels), np.float32), 1) == [2]
+
+
+def test_further_features_are_those_that_say_the_same_again() -> None:
+    windows, labels = planted()
+    pooled = np.stack([z.max(axis=0) for z in windows])
+    twice = np.c_[pooled, 0.8 * pooled[:, 2]]
+    weights = np.ones(len(labels), np.float32)
+    assert further_features(twice, labels, weights, 1, taken=[2]) == [6]
+    assert set(further_features(twice, labels, weights, 99, taken=[2])) == {0, 1, 6}, "what never fires is no help"
+    assert further_features(twice, labels, weights, -3, taken=[2]) == []
 
 
 def test_source_weights_balance_labels_and_dampen_large_sources() -> None:

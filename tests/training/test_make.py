@@ -52,7 +52,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
         name="mini",
         collect=CollectConfig("tiny.en", (str(manifest),), data=DATA, precision="float32"),
         fit=FitConfig(d_sae=64, k=8, k_start=16, steps=30, batch_frames=128),
-        learn=LearnConfig(n_features=12, n_gate_features=6, rank_steps=2, steps=3, windows_per_step=2),
+        learn=LearnConfig(n_features=12, n_gate_features=6, n_heard=20, rank_steps=2, steps=3, windows_per_step=2),
         dev_manifests=(str(manifest),),
         calibration_windows=4,
         calibration_strengths=(1.0,),
@@ -77,7 +77,10 @@ def test_audio_to_pack(recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFix
     assert "minutes on this machine" in capsys.readouterr().err, "it says beforehand how long it will take"
 
     pack = load_pack(folder)
-    assert len(pack.feature_ids) == 12
+    assert len(pack.feature_ids) == 20
+    assert {edit.feature for edit in pack.edits} <= set(pack.feature_ids[:12]), "the others are heard and left alone"
+    assert pack.gate is not None
+    assert pack.gate.coefficients[12:].any()
     assert pack.base_sha256 == find_model("tiny.en").sha256
     assert pack.edits
     assert [point["strength"] for point in pack.calibration] == [1.0]
@@ -101,14 +104,14 @@ def test_audio_to_pack(recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFix
     # Packs with fewer features come from the same run: the gate's best and those of most effect, learned on.
     lines = list(fewer_packs(recipe, store_of(work), work / "mini" / "fit" / "sae", find_model("tiny.en"),
                              work / "mini" / "learn", tmp_path / "few", (4, None), steps=1))  # fmt: skip
-    assert [json.loads(line)["features"] for line in lines] == [4, 12]
+    assert [json.loads(line)["features"] for line in lines] == [4, 20]
     few, whole = load_pack(tmp_path / "few" / "4"), load_pack(tmp_path / "few" / "all")
     assert whole.sha256 == pack.sha256, "all: the edit as it was learned"
     assert few.feature_ids[:2] == pack.feature_ids[:2]
     assert set(few.feature_ids) < set(pack.feature_ids)
     assert few.gate is not None
     assert len(few.gate.coefficients) == 4
-    with pytest.raises(SteerOptionError, match="size 13: the run in .* learned 12 features"):
+    with pytest.raises(SteerOptionError, match="size 13: the run in .* edits 12 features"):
         list(fewer_packs(recipe, store_of(work), work / "mini" / "fit" / "sae", find_model("tiny.en"),
                          work / "mini" / "learn", tmp_path / "few", (13,), steps=1))  # fmt: skip
 

@@ -53,9 +53,9 @@ def fewer_packs(
     Raises `SteerOptionError` for a size above what was learned, `PackError` when `learned` is no finished run.
     """
     whole = load_learned(learned, sae)
-    n = len(whole.feature_ids)
+    n = min(recipe.learn.n_features, len(whole.feature_ids))
     if too_many := [size for size in sizes if size is not None and size > n]:
-        raise SteerOptionError(f"size {too_many[0]}: the run in {learned} learned {n} features")
+        raise SteerOptionError(f"size {too_many[0]}: the run in {learned} edits {n} features")
     steps = max(1, recipe.learn.steps // 3) if steps is None else steps
     run = LearningRun(recipe.learn, store, load_features(Path(sae)), model, Path(learned))
     todo = [size for size in sizes if not (Path(out) / _name(size) / "steer.json").is_file()]
@@ -64,7 +64,7 @@ def fewer_packs(
         folder = Path(out) / _name(size)
         if size in todo:
             few = whole
-            if size is not None and size < n:
+            if size is not None and size < len(whole.feature_ids):
                 columns = kept(whole, mean_effect(whole, z, run.labels == 0), recipe.learn, size)
                 few = learned_again(run, whole, z, columns, folder.with_name(f"{folder.name}.work"), steps)
             export(uncalibrated(recipe, few, model, f"{recipe.name}-{_name(size)}"), folder)
@@ -83,9 +83,9 @@ def mean_effect(learned: Learned, z: Sequence[np.ndarray], quiet: np.ndarray) ->
 
 def kept(learned: Learned, effect: np.ndarray, config: LearnConfig, size: int) -> list[int]:
     """Which columns of the learned edit stay: the gate's first ones, and of the others those of most effect."""
-    n = len(learned.feature_ids)
+    n = min(config.n_features, len(learned.feature_ids))  # behind these are those that the gate only hears
     n_gate = max(1, round(size * min(config.n_gate_features, n) / n))
-    others = [int(i) for i in np.argsort(-effect, kind="stable") if i >= n_gate]
+    others = [int(i) for i in np.argsort(-effect, kind="stable") if n_gate <= i < n]
     return [*range(n_gate), *others[: size - n_gate]]
 
 

@@ -28,7 +28,13 @@ from steer_asr.sae import SaeFeatures, load_features
 from steer_asr_training.answers import stock_answers
 from steer_asr_training.decoder import FrozenDecoder
 from steer_asr_training.encoders import native_bfloat16
-from steer_asr_training.gate_fit import discriminative_features, fit_gate, pooled_activations, source_weights
+from steer_asr_training.gate_fit import (
+    discriminative_features,
+    fit_gate,
+    further_features,
+    pooled_activations,
+    source_weights,
+)
 from steer_asr_training.objective import ObjectiveConfig, silence_loss, speech_loss
 from steer_asr_training.scalars import Scalars
 from steer_asr_training.store import ActivationStore
@@ -44,9 +50,12 @@ class LearnConfig:
     """Schedule and size of the edit."""
 
     n_features: int = 128
-    """How many features the pack holds."""
+    """How many features the pack edits, at most."""
     n_gate_features: int = 64
     """How many of them are chosen for telling speech from non-speech; the others for moving the decoder."""
+    n_heard: int = 256
+    """How many features the gate reads: those that are edited, and the next best at telling speech from non-speech,
+    which the pack holds without an edit."""
     reach_frames: int = 75
     """While learning, the gate protects frames within this distance of speech, so that the edit also meets the pauses
     and the padding of speech, and has to leave the words beside them alone."""
@@ -108,11 +117,12 @@ def learn(
     run = LearningRun(config, store, dictionary, model, folder, tensorboard=tensorboard)
     gate_ids = run.rank_for_gate()
     effect = run.rank_for_effect(gate_ids)
-    ids = tuple(gate_ids + [i for i in effect if i not in set(gate_ids)][: config.n_features - len(gate_ids)])
+    edited = gate_ids + [i for i in effect if i not in set(gate_ids)][: config.n_features - len(gate_ids)]
+    ids = tuple(edited + run.further_for_gate(edited))
     gate, z = run.gate(ids)
     chosen, final = select(dictionary, ids), served(gate, config)
     watch = Watch(run.decoder, held_out, chosen, final) if tensorboard and held_out is not None else None
-    scales, adds = run.learn_edits(ids, gate, z, watch=watch)
+    scales, adds = run.learn_edits(ids, gate, z, n_edited=len(edited), watch=watch)
     learned = Learned(ids, scales, adds, final, chosen)
     save_learned(folder, config, learned)
     return learned
@@ -158,10 +168,16 @@ class LearningRun:
         self.decoder = FrozenDecoder(model.path, torch.bfloat16 if native_bfloat16("cpu") else torch.float32, "cpu")
 
     def rank_for_gate(self) -> list[int]:
-        pooled = self._cached(
+        return discriminative_features(self._pooled(), self.labels, self.weights, self.config.n_gate_features)
+
+    def further_for_gate(self, taken: Sequence[int]) -> list[int]:
+        """What the gate reads besides the features `taken`."""
+        return further_features(self._pooled(), self.labels, self.weights, self.config.n_heard - len(taken), taken)
+
+    def _pooled(self) -> np.ndarray:
+        return self._cached(
             "pooled", lambda: {"pooled": pooled_activations(self.store, self.dictionary, OUTPUT_HOOK_POINT)}
         )["pooled"]
-        return discriminative_features(pooled, self.labels, self.weights, self.config.n_gate_features)
 
     def gate(self, ids: Sequence[int]) -> tuple[Gate, list[np.ndarray]]:
         """The gate on the given features, and those features' activations on every window."""
@@ -212,6 +228,7 @@ class LearningRun:
         gate: Gate,
         z: Sequence[np.ndarray],
         *,
+        n_edited: int | None = None,
         watch: Watch | None = None,
         start: tuple[np.ndarray, np.ndarray] | None = None,
         steps: int | None = None,
@@ -219,7 +236,8 @@ class LearningRun:
     ) -> tuple[np.ndarray, np.ndarray]:
         """(scales, adds), float32 [n_features] each, from `start` on (the identity without one).
 
-        `steps` instead of the configuration's; the state to resume from lies in `folder`, else in the run's.
+        Only the first `n_edited` features change, or all. `steps` instead of the configuration's; the state to resume
+        from lies in `folder`, else in the run's.
         """
         folder = folder or self.folder
         edit, _ = self._descend(
@@ -232,6 +250,7 @@ class LearningRun:
             folder=folder,
             state=folder / "state.pt",
             start=None if start is None else np.stack([start[0] - 1, start[1]]),
+            n_edited=n_edited,
             watch=watch,
         )
         return (edit[0] + 1).numpy(), edit[1].numpy()
@@ -248,6 +267,7 @@ class LearningRun:
         folder: Path,
         state: Path | None,
         start: np.ndarray | None = None,
+        n_edited: int | None = None,
         watch: Watch | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Gradient descent on an edit [2, n_features]: scale - 1, and what is added; zero is the identity.
@@ -260,6 +280,8 @@ class LearningRun:
         edit = nn.Parameter(torch.zeros(2, features.n_features))
         if start is not None:
             edit.data.copy_(torch.from_numpy(start))
+        if n_edited is not None:
+            edit.register_hook(lambda gradient: gradient * (torch.arange(gradient.shape[1]) < n_edited))
         optimizer = torch.optim.Adam([edit], lr=config.lr, betas=(0.9, 0.98))
         typical = torch.zeros(2, features.n_features)
         rng = np.random.default_rng(config.seed + 1)
