@@ -1,4 +1,4 @@
-"""`steer-asr-train fit`, `fit-stream` and `import`: ways to a dictionary."""
+"""`steer-asr-train fit`, `fit-stream` and `import`: ways to a dictionary; and `speed`, how fast the first one is."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from steer_asr._optional_values import RayOption
 from steer_asr.errors import SteerOptionError
 from steer_asr_training.import_command import import_command
+from steer_asr_training.speed.command import speed_command
 
 if TYPE_CHECKING:
     from steer_asr_training.fit_config import FitConfig
+    from steer_asr_training.ray_fit import RayTrainer
 
 OutFolder = Annotated[Path, typer.Option("--out", "-o", help="Folder for checkpoint and SAE.")]
 HookPoints = Annotated[
@@ -26,11 +29,20 @@ Steps = Annotated[int | None, typer.Option(help="Instead of the recipe's or the 
 Tensorboard = Annotated[bool, typer.Option("--tensorboard", help="Write curves below OUT/events.")]
 
 
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray", metavar="[HOST:PORT]", help="On a Ray cluster: of its own without a value; auto finds one; HOST:PORT."
+    ),
+]
+
+
 def register(app: typer.Typer) -> None:
     """Adds these commands to the command line."""
-    app.command("fit")(fit_command)
+    app.command("fit", cls=RayOption)(fit_command)
     app.command("fit-stream")(fit_stream_command)
     app.command("import")(import_command)
+    app.command("speed")(speed_command)
 
 
 def fit_command(
@@ -48,6 +60,10 @@ def fit_command(
     seed: Seed = None,
     steps: Steps = None,
     tensorboard: Tensorboard = False,
+    ray: Ray = None,
+    workers: Annotated[
+        int, typer.Option(min=0, help="With --ray: how many; 0 is one for each GPU, or for each node without any.")
+    ] = 0,
 ) -> None:
     """Activations to sparse autoencoders, one per hook point, exported as JumpReLU in SAELens's format."""
     from steer_asr_training.batches import stored_points
@@ -57,12 +73,13 @@ def fit_command(
     if len(paths) > 2:
         raise SteerOptionError(f"fit takes a recipe and a folder of activations; got {len(paths)} paths")
     config = _config(paths[0] if len(paths) == 2 else None, preset, kind=kind, seed=seed, steps=steps)
+    trainer = _trainer(ray, workers)
     store = ActivationStore(paths[-1])
     points = stored_points(store) if hook_point == ["all"] else hook_point or [config.hook_point]
     if len(points) == 1 and hook_point != ["all"]:
-        typer.echo(fit(replace(config, hook_point=points[0]), store, out, tensorboard=tensorboard))
+        typer.echo(fit(replace(config, hook_point=points[0]), store, out, tensorboard=tensorboard, on=trainer))
         return
-    for folder in fit_layers(config, store, out, points, tensorboard=tensorboard).values():
+    for folder in fit_layers(config, store, out, points, tensorboard=tensorboard, on=trainer).values():
         typer.echo(folder)
 
 
@@ -103,6 +120,16 @@ def fit_stream_command(
     )
     for folder in fit_stream(replace(config, hook_point=points[0]), batches, out, tensorboard=tensorboard).values():
         typer.echo(folder)
+
+
+def _trainer(ray: str | None, workers: int) -> RayTrainer | None:
+    if ray is None:
+        if workers:
+            raise SteerOptionError("--workers is for --ray; without it, a fit is one process")
+        return None
+    from steer_asr_training.ray_fit import RayTrainer
+
+    return RayTrainer(ray, workers)
 
 
 def _config(recipe: Path | None, preset_name: str | None, **changes: Any) -> FitConfig:

@@ -1,0 +1,1 @@
+"""How fast dictionaries are trained, here and by other libraries: `steer-asr-train speed`."""
