@@ -227,20 +227,24 @@ def compile_command(
     out: Annotated[Path, typer.Option("--out", "-o", help="Directory to write.")],
     model: Annotated[str, typer.Option(help="Name (base, tiny.en, ...) or CTranslate2 directory.")] = "base",
     steer: Annotated[str, typer.Option(help="default, PACK, a strength, or PACK@STRENGTH.")] = "default",
+    listen: Annotated[
+        list[Path] | None,
+        typer.Option(help="Recordings with and without speech (JSONL), for a pack without a readout; may be repeated."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a directory that compile made before.")] = False,
 ) -> None:
     """Write steering into a copy of the model that any faster-whisper program loads as it is. Needs the torch extra."""
     with _needs_torch("compile"):
         from steer_asr.compile import compile_model
 
-        made = compile_model(model, steer, out, force=force)
-    typer.echo(
-        f"{out}: {made.base_model} with pack {made.pack} at {made.strength:g}, {made.layers} encoder layers more"
-    )
-    if made.silence is not None and made.no_speech is not None:
+        made = compile_model(model, steer, out, listen=listen or (), force=force)
+    side = "decoder" if made.rule == "window" else "encoder"
+    typer.echo(f"{out}: {made.base_model} with pack {made.pack} at {made.strength:g}, {made.layers} {side} layers more")
+    if made.silence is not None and made.silenced is not None and made.missed is not None:
         typer.echo(
-            f"where nobody speaks it ends its text at once with probability {made.silence:.3f} or more, "
-            f"no_speech_prob {made.no_speech:.2f} or more"
+            f"where nobody speaks it ends its text with probability {made.silence:.3f}; of held-out windows it "
+            f"silences {made.silenced:.1%} of those that the pack's gate leaves alone, and leaves alone "
+            f"{made.missed:.1%} of those that the gate silences"
         )
     typer.echo(f"check it: steer-asr verify {out}")
 
@@ -257,6 +261,9 @@ def verify(
     limit: Annotated[int | None, typer.Option(min=1, help="Take this many clips of each manifest.")] = None,
     model: Annotated[str | None, typer.Option(help="The model it was made of, if not found by its name.")] = None,
     pack: Annotated[str | None, typer.Option(help="The pack it was made of, if not found by its name.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Also write the table: this path with .json and .md. Resumes.")
+    ] = None,
 ) -> None:
     """Compare a compiled model with the live edit. Exit code 1: out of tolerance."""
     with _needs_torch("verify"):
@@ -266,7 +273,7 @@ def verify(
         failed = 0
         for check in checks(
             folder, model=model, pack=pack, compute_types=compute_type or COMPUTE_TYPES,
-            manifests=manifest or (), limit=limit,
+            manifests=manifest or (), limit=limit, out=out,
         ):  # fmt: skip
             typer.echo(str(check))
             failed += check.ok is False

@@ -3,9 +3,9 @@
     compile_model("base", "default", "base-silent")
     faster_whisper.WhisperModel("base-silent")          # unmodified, and steered
 
-A pack with a gate becomes three encoder layers that overwrite whole windows in which nobody speaks with a memory on
-which the decoder is silent; a pack without a gate becomes one layer (`steer_asr.compiling.circuit`). What is measured
-at compile time needs torch (the `[torch]` extra); the directory needs nothing but CTranslate2.
+A pack with a gate becomes two small decoder layers that end the text of whole windows in which nobody speaks; a pack
+without a gate becomes one encoder layer (`steer_asr.compiling.circuit`). What is measured at compile time needs torch
+(the `[torch]` extra); the directory needs nothing but CTranslate2.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,18 +22,23 @@ import numpy as np
 
 from steer_asr import __version__
 from steer_asr._files import atomic_path
-from steer_asr.compiling.calibration import Residual
+from steer_asr._progress import Progress
+from steer_asr.audio import decode_audio
 from steer_asr.compiling.circuit import check_gate, frame_local_layer, gated_layers
+from steer_asr.compiling.readout import Readout, load_readout
 from steer_asr.errors import OutputError, PackError, PackMismatchError, SteerOptionError
 from steer_asr.hooks import OUTPUT_HOOK_POINT
+from steer_asr.manifest import read_manifest
 from steer_asr.models import ModelFiles, find_model
-from steer_asr.pack import STEER_FILE, SteerPack, load_pack
+from steer_asr.pack import READOUT_FILE, STEER_FILE, SteerPack, load_pack
 from steer_asr.steering import parse_steer
 from steer_asr.weights.convert import SIDE_FILES, count_layers, read_json
 from steer_asr.weights.ct2_format import BFLOAT16_BITS, ModelBin, float32_of, read_model_bin, stored_as, write_model_bin
 
 PROVENANCE_FILE = "compiled.json"
-FORMAT_VERSION = 1
+SOUNDS = 6
+"""Synthetic recordings on which the decoder's residual is measured, besides eight prompts each."""
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -45,26 +50,37 @@ class Compiled:
     pack: str
     strength: float
     rule: str
-    """"window": three layers, whole windows are overwritten. "frame": one layer, every frame is edited."""
+    """"window": two decoder layers, whole windows are silenced. "frame": one encoder layer, every frame is edited."""
     layers: int
-    """Encoder layers added."""
+    """Layers added."""
     sigma: float
+    """Usual size of the residual that they add to."""
     silence: float | None
-    """Lowest probability that the decoder ends its text at once on the silent memory, over the prompts tried."""
-    no_speech: float | None
-    """Lowest probability of `<|nospeech|>` there."""
+    """Probability with which the decoder then ends its text."""
+    silenced: float | None
+    """Share of held-out windows that the pack's gate leaves alone and the compiled one silences."""
+    missed: float | None
+    """Share of held-out windows that the pack's gate silences and the compiled one leaves alone."""
     steer_asr: str = __version__
     format_version: int = FORMAT_VERSION
 
 
 def compile_model(
-    model: str | os.PathLike[str], steer: Any, folder: str | os.PathLike[str], *, force: bool = False
+    model: str | os.PathLike[str],
+    steer: Any,
+    folder: str | os.PathLike[str],
+    *,
+    listen: Sequence[str | os.PathLike[str]] = (),
+    force: bool = False,
 ) -> Compiled:
     """Writes `model`, steered as `steer` says (see `parse_steer`), as a CTranslate2 directory, whole or not at all.
 
+    A pack with a gate needs its readout (`readout.safetensors`), or recordings to fit one on: `listen` names manifests
+    (JSONL), with speech and without; transcripts are not used. That takes an encoder pass for each window.
+
     Raises `SteerOptionError` when `steer` changes nothing or asks for what weights cannot do, `PackMismatchError` when
     the pack does not fit the model or cannot be compiled, `OutputError` when `folder` exists and not `force`,
-    and what `find_model` and `load_pack` raise.
+    and what `find_model`, `load_pack` and `read_manifest` raise.
     """
     folder = Path(folder)
     _refuse_existing(folder, force)
@@ -73,7 +89,7 @@ def compile_model(
         raise PackMismatchError(f"{files.path} was compiled already; give the model that it was made of")
     pack, strength = _wanted(steer, files)
     source = read_model_bin(files.path / "model.bin")
-    added, compiled = _build(files, source, pack, strength)
+    added, compiled = _build(files, source, pack, strength, listen)
     dtype = _type_on_disk(source)
     stored = {name: value if value.ndim == 0 else stored_as(value, dtype) for name, value in added.items()}
     variables = dict(sorted({**source.variables, **stored}.items()))  # as CTranslate2's converter orders them
@@ -138,30 +154,55 @@ def _wanted(steer: Any, files: ModelFiles) -> tuple[SteerPack, float]:
 
 
 def _build(
-    files: ModelFiles, source: ModelBin, pack: SteerPack, strength: float
+    files: ModelFiles, source: ModelBin, pack: SteerPack, strength: float, listen: Sequence[str | os.PathLike[str]]
 ) -> tuple[dict[str, np.ndarray], Compiled]:
     """The variables of the added layers."""
-    from steer_asr.compiling.calibration import measure, silent_sounds
+    from steer_asr.compiling.calibration import decoder_residual, encoder_sigma, sound
     from steer_asr.compiling.reference import Reference
 
-    norm = (float32_of(source["encoder/layer_norm/gamma"]), float32_of(source["encoder/layer_norm/beta"]))
-    first, heads = count_layers(source, "encoder"), int(source["encoder/num_heads"])
     reference = Reference(files)
-    residual: Residual = measure(reference.residual)
-    silence = no_speech = None
-    made: Iterator[dict[str, np.ndarray]]
+    silence = silenced = missed = None
     if pack.gate is None:
-        made = frame_local_layer(pack, norm, residual, strength, first, heads)
+        norm = (float32_of(source["encoder/layer_norm/gamma"]), float32_of(source["encoder/layer_norm/beta"]))
+        sigma = encoder_sigma(reference.residual)
+        first, heads = count_layers(source, "encoder"), int(source["encoder/num_heads"])
+        layers = list(frame_local_layer(pack, norm, sigma, strength, first, heads))
     else:
-        memory = reference.silent_memory(pack, norm, silent_sounds())
-        silence, no_speech = memory.silence, memory.no_speech
-        made = gated_layers(pack, pack.gate, norm, residual, memory.frame, strength, first, heads)
-    layers = list(made)
+        readout = _readout(reference, pack, int(source["decoder/num_heads"]), listen)
+        residual, answer = decoder_residual(reference.decoder_rows(map(sound, range(SOUNDS)))), reference.answer()
+        sigma, silence = residual.sigma, answer.silence
+        silenced, missed = readout.silenced, readout.missed
+        layers = list(gated_layers(readout, residual, answer.direction, strength, count_layers(source, "decoder")))
     compiled = Compiled(
-        files.name, files.sha256, pack.name, strength, "window" if pack.gate else "frame", len(layers),
-        residual.sigma, silence, no_speech,
+        files.name, files.sha256, pack.name, strength, "window" if pack.gate else "frame", len(layers), sigma,
+        silence, silenced, missed,
     )  # fmt: skip
     return {name: value for layer in layers for name, value in layer.items()}, compiled
+
+
+def _readout(reference: Any, pack: SteerPack, heads: int, listen: Sequence[str | os.PathLike[str]]) -> Readout:
+    """That of the pack, or one fitted on recordings."""
+    if not listen:
+        readout = load_readout(pack)
+        if readout is None:
+            raise PackMismatchError(
+                f"pack {pack.name!r} has a gate and no {READOUT_FILE}, which a compiled model needs instead: add it "
+                "with steer-asr-train readout, or give recordings with and without speech: --listen MANIFEST"
+            )
+        if readout.heads != heads:
+            raise PackMismatchError(
+                f"pack {pack.name!r}: its {READOUT_FILE} has {readout.heads} heads, the model's decoder {heads}"
+            )
+        return readout
+    from steer_asr.compiling.distil import Examples, fit_readout
+
+    clips = [clip for manifest in listen for clip in read_manifest(manifest)]
+    examples = Examples(pack)
+    with Progress(total=len(clips), unit="clip", label="listen") as progress:
+        for clip in clips:
+            examples.add(reference.encode(decode_audio(clip.audio_path))[1])
+            progress.advance()
+    return fit_readout(examples, heads)
 
 
 def _type_on_disk(source: ModelBin) -> str:

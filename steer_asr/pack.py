@@ -10,6 +10,7 @@
 | `sae_weights.safetensors`, `cfg.json` | the features, in SAELens's format |
 | `README.md` | the model card |
 | `strength.svg` | the strength curve, for the card; only where it was measured |
+| `readout.safetensors` | the gate for compiled models (`steer_asr.compiling.readout`); only where it was fitted |
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 MAX_PACK_BYTES = 1_000_000
-STEER_FILE, CARD_FILE, CURVE_FILE = "steer.json", "README.md", "strength.svg"
-REQUIRED_FILES, OPTIONAL_FILES = (STEER_FILE, CFG_FILE, WEIGHTS_FILE), (CARD_FILE, CURVE_FILE)
+STEER_FILE, CARD_FILE, CURVE_FILE, READOUT_FILE = "steer.json", "README.md", "strength.svg", "readout.safetensors"
+REQUIRED_FILES, OPTIONAL_FILES = (STEER_FILE, CFG_FILE, WEIGHTS_FILE), (CARD_FILE, CURVE_FILE, READOUT_FILE)
 """All the files of a pack; only these are fetched from the hub or pushed to it."""
 FRONT_END = "faster-whisper"
 """Mel front-end with faster-whisper's padding (0.0 in normalised log-mel); transformers pads differently."""

@@ -1,13 +1,11 @@
-"""What a model's own numbers are at the end of its encoder: measured at compile time, on synthetic sounds.
+"""How large a model's own numbers are at the end of its encoder and decoder: measured at compile time.
 
-No recordings are needed: silence, coloured noise, tones, bursts, and a crude voice (pulse trains through moving
-resonances). What is taken from them is coarse, the typical size of the residual and directions in which it hardly
-varies, and the latter are as quiet on real speech.
+No recordings are needed for that: silence, coloured noise, tones, bursts, and a crude voice (pulse trains through
+moving resonances). What is taken from them is coarse: the typical size of a residual, and where it hardly varies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,31 +13,34 @@ import numpy as np
 
 RATE_HZ = 16_000
 SECONDS = (2.0, 8.0, 20.0, 30.0)
-EVERY_FRAME = 5
 
 
 @dataclass(frozen=True)
-class Residual:
-    """The residual h, before the encoder's final LayerNorm, of frames of synthetic sounds."""
+class DecoderResidual:
+    """The decoder's residual h before its final LayerNorm, at the positions of a few prompts."""
 
     sigma: float
-    """Median standard deviation of a frame over its channels."""
+    """Median standard deviation of a position over its channels."""
     quiet: np.ndarray
-    """float64 [2, d]: orthonormal directions along which LayerNorm(h) varies least, orthogonal to all-ones."""
-    means: np.ndarray
-    """float64 [2]: mean of LayerNorm(h) along them."""
+    """float64 [d_model]: a unit direction of mean 0 out of two channels, along which LayerNorm(h) varies least."""
+    mean: float
+    """Mean of LayerNorm(h) along it."""
 
 
-def measure(encode: Any, n_windows: int = 16) -> Residual:
-    """`encode` takes 16-kHz samples (float32) and returns h, float32 [frame, d]. Takes about a second a window."""
-    frames = np.concatenate([encode(sound(i))[::EVERY_FRAME] for i in range(n_windows)]).astype(np.float64)
-    spread = frames.std(axis=1, keepdims=True)
-    normal = (frames - frames.mean(axis=1, keepdims=True)) / spread
-    d = normal.shape[1]
-    covariance = np.cov(normal.T) + np.ones((d, d))  # LayerNorm cannot see along all-ones, so that one is no use
-    _, vectors = np.linalg.eigh(covariance)
-    quiet = vectors[:, :2].T
-    return Residual(float(np.median(spread)), quiet, (normal @ quiet.T).mean(axis=0))
+def encoder_sigma(encode: Any, n_windows: int = 8) -> float:
+    """Median standard deviation of a frame of the encoder's residual; `encode` takes 16-kHz samples to [frame, d]."""
+    return float(np.median(np.concatenate([encode(sound(i)).std(axis=1) for i in range(n_windows)])))
+
+
+def decoder_residual(rows: np.ndarray) -> DecoderResidual:
+    """`rows` is float [position, d_model]."""
+    rows = rows.astype(np.float64)
+    spread = rows.std(axis=1, keepdims=True)
+    normal = (rows - rows.mean(axis=1, keepdims=True)) / spread
+    one, other = np.argsort(normal.std(axis=0))[:2]
+    quiet = np.zeros(rows.shape[1])
+    quiet[one], quiet[other] = 0.5**0.5, -(0.5**0.5)
+    return DecoderResidual(float(np.median(spread)), quiet, float((normal @ quiet).mean()))
 
 
 def sound(seed: int) -> np.ndarray:
@@ -59,14 +60,6 @@ def sound(seed: int) -> np.ndarray:
     else:
         samples = _voice(rng, n)
     return (samples * 10 ** rng.uniform(-2, -0.3)).astype(np.float32)
-
-
-def silent_sounds() -> Iterator[np.ndarray]:
-    """Recordings in which nobody speaks, for the model to be silent on."""
-    yield np.zeros(5 * RATE_HZ, np.float32)
-    yield np.zeros(30 * RATE_HZ, np.float32)
-    for seed in (1, 7, 2, 9):
-        yield sound(seed)
 
 
 def _noise(rng: np.random.Generator, n: int, slope: float) -> np.ndarray:

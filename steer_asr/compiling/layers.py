@@ -1,7 +1,7 @@
-"""Encoder layers that compute what we want: neurons out of GELU, and the variables CTranslate2 reads them from.
+"""Layers that compute what we want: neurons out of GELU, and the variables CTranslate2 reads them from.
 
-CTranslate2's Whisper encoder takes as many `encoder/layer_{i}` as the file holds, each of any inner width, and every
-layer adds to the residual what its attention and its feed-forward network (FFN) give. The FFN is
+CTranslate2's Whisper takes as many `encoder/layer_{i}` and `decoder/layer_{i}` as the file holds, each of any inner
+width, and every layer adds to the residual what its attention and its feed-forward network (FFN) give. The FFN is
 `linear_1(GELU(linear_0(LayerNorm(h))))`, so with `ReLU(v) ~ GELU(beta v) / beta` (off by 0.17 / beta at most) and
 `v = GELU(v) - GELU(-v)` (exact) it computes any piecewise linear function of what the LayerNorm shows it.
 """
@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 RELU_SHARPNESS = 16.0
-ROTARY_DIM = 8
-ROTARY_BASE = 10_000.0  # CTranslate2's default
+ALIGNMENT = 4
 
 
 @dataclass
@@ -59,94 +58,77 @@ class Ffn:
 
     def variables(self, scope: str) -> dict[str, np.ndarray]:
         width = len(self.gamma)
-        reads = np.stack(self.reads) if self.reads else np.zeros((1, width))
-        writes = np.stack(self.writes, axis=1) if self.writes else np.zeros((width, 1))
+        n = ALIGNMENT * max(1, math.ceil(len(self.reads) / ALIGNMENT))
+        reads, offsets, writes = np.zeros((n, width)), np.zeros(n), np.zeros((width, n))
+        for i, (read, offset, write) in enumerate(zip(self.reads, self.offsets, self.writes, strict=True)):
+            reads[i], offsets[i], writes[:, i] = read, offset, write
         return {
             f"{scope}/layer_norm/gamma": self.gamma,
             f"{scope}/layer_norm/beta": self.beta,
             f"{scope}/linear_0/weight": reads,
-            f"{scope}/linear_0/bias": np.array(self.offsets or [0.0]),
+            f"{scope}/linear_0/bias": offsets,
             f"{scope}/linear_1/weight": writes,
             f"{scope}/linear_1/bias": self.constant,
         }
 
 
 @dataclass
-class Attention:
-    """Self-attention of which one head works and reads one number per frame, `n . read` of a plain LayerNorm's n.
+class Pooling:
+    """Cross-attention with constant queries, for a decoder layer: adds `write` * (what a readout pools + `constant`).
 
-    Frame t attends to frame s in proportion to exp(`sharpness` * n_s . read + `kernel`(t - s)), and `write` times the
-    attended mean of n . read is added to frame t, as is `constant`.
+    Head h attends to frame t of the encoder's output x in proportion to exp(keys_h . x_t), and pools values_h . x_t.
     """
 
-    width: int
-    heads: int
-    read: np.ndarray | None = None
-    write: np.ndarray | None = None
-    sharpness: float = 0.0
-    smoothing: float = 0.0
-    """Variance, in frames squared, of a bell-shaped kernel around each frame; 0 for none."""
-    constant: np.ndarray | None = None
+    keys: np.ndarray
+    """[heads, width]."""
+    values: np.ndarray
+    write: np.ndarray
+    """[width]."""
+    constant: float = 0.0
 
     def variables(self, scope: str) -> dict[str, np.ndarray]:
-        dim = ROTARY_DIM if self.smoothing else 1
-        rows = np.zeros((3, self.heads * dim, self.width))
-        bias = np.zeros((3, self.heads * dim))
-        out = np.zeros((self.width, self.heads * dim))
-        made: dict[str, np.ndarray] = {f"{scope}/head_dim": np.array(dim, np.int32)}
-        if self.read is not None and self.write is not None:
-            rows[2, 0], out[:, 0] = self.read, self.write
-            if self.smoothing:
-                bias[:2, :dim:2] = np.sqrt(rotary_amplitudes(self.smoothing) * math.sqrt(dim))
-                made[f"{scope}/rotary_dim"] = np.array(dim, np.int32)
-                made[f"{scope}/rotary_interleave"] = np.array(1, np.int8)
-            else:  # a head of one dimension: CTranslate2 scales its scores by 1
-                bias[0, 0] = 1.0
-                rows[1, 0] = self.sharpness * self.read
-        return made | {
-            f"{scope}/layer_norm/gamma": np.ones(self.width),
-            f"{scope}/layer_norm/beta": np.zeros(self.width),
-            f"{scope}/linear_0/weight": rows.reshape(-1, self.width),
-            f"{scope}/linear_0/bias": bias.ravel(),
-            f"{scope}/linear_1/weight": out,
-            f"{scope}/linear_1/bias": np.zeros(self.width) if self.constant is None else self.constant,
+        heads, width = self.keys.shape
+        dim = head_dim(heads)
+        read = np.zeros((2, heads, dim, width))
+        read[0, :, 0], read[1, :, 0] = (
+            self.keys * math.sqrt(dim),
+            self.values,
+        )  # CTranslate2 divides scores by sqrt(dim)
+        query = np.zeros((heads, dim))
+        query[:, 0] = 1.0
+        out = np.zeros((width, heads, dim))
+        out[:, :, 0] = self.write[:, None]
+        return plain_norm(scope, width) | {
+            f"{scope}/head_dim": np.array(dim, np.int32),
+            f"{scope}/linear_0/weight": np.zeros((heads * dim, width)),
+            f"{scope}/linear_0/bias": query.ravel(),
+            f"{scope}/linear_1/weight": read.reshape(-1, width),
+            f"{scope}/linear_1/bias": np.zeros(2 * heads * dim),
+            f"{scope}/linear_2/weight": out.reshape(width, -1),
+            f"{scope}/linear_2/bias": self.write * self.constant,
         }
 
 
-def layer_variables(index: int, attention: Attention, ffn: Ffn) -> dict[str, np.ndarray]:
-    """The CTranslate2 variables of encoder layer `index`, weights in float32."""
-    scope = f"encoder/layer_{index}"
-    made = attention.variables(f"{scope}/self_attention") | ffn.variables(f"{scope}/ffn")
-    return {name: value if value.ndim == 0 else value.astype(np.float32) for name, value in made.items()}
+def no_attention(scope: str, width: int, heads: int) -> dict[str, np.ndarray]:
+    """Self-attention that adds nothing, as small as it can be."""
+    inner = heads * head_dim(heads)
+    return plain_norm(scope, width) | {
+        f"{scope}/head_dim": np.array(head_dim(heads), np.int32),
+        f"{scope}/linear_0/weight": np.zeros((3 * inner, width)),
+        f"{scope}/linear_0/bias": np.zeros(3 * inner),
+        f"{scope}/linear_1/weight": np.zeros((width, inner)),
+        f"{scope}/linear_1/bias": np.zeros(width),
+    }
 
 
-def rotary_amplitudes(variance: float) -> np.ndarray:
-    """Weights a_i, [ROTARY_DIM / 2], with which the kernel exp(sum a_i cos(f_i Delta)) has this variance.
-
-    Rotary embeddings turn a constant query and key into a score that depends on the distance of two frames alone. The
-    frequencies are CTranslate2's: 1, 0.1, 0.01 and 0.001 per frame. The second shapes the bell, the others keep it
-    from coming back a period later.
-    """
-    low, high = 0.0, 1e4
-    for _ in range(60):
-        middle = (low + high) / 2
-        wide = _kernel_variance(_amplitudes(middle)) > variance
-        low, high = (middle, high) if wide else (low, middle)
-    return _amplitudes(high)
+def plain_norm(scope: str, width: int) -> dict[str, np.ndarray]:
+    return {f"{scope}/layer_norm/gamma": np.ones(width), f"{scope}/layer_norm/beta": np.zeros(width)}
 
 
-def _amplitudes(a: float) -> np.ndarray:
-    return np.array([0.0, a, 64.0, 64.0])
+def head_dim(heads: int) -> int:
+    """The fewest dimensions per head with which rows are whole multiples of four bytes, as int8 on GPUs wants them."""
+    return ALIGNMENT // math.gcd(heads, ALIGNMENT)
 
 
-def rotary_kernel(amplitudes: np.ndarray, frames: int) -> np.ndarray:
-    """Attention weights at distances 0 to `frames` - 1 (not normalised)."""
-    frequencies = ROTARY_BASE ** (-2 * np.arange(ROTARY_DIM // 2) / ROTARY_DIM)
-    scores = (amplitudes * np.cos(np.arange(frames)[:, None] * frequencies)).sum(axis=1)
-    return np.exp(scores - scores[0])
-
-
-def _kernel_variance(amplitudes: np.ndarray) -> float:
-    weights = rotary_kernel(amplitudes, 1500)
-    distance = np.arange(1500.0)
-    return float((2 * weights * distance**2).sum() / (2 * weights.sum() - 1))
+def in_float32(variables: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: value if value.ndim == 0 else value.astype(np.float32) for name, value in variables.items()}

@@ -1,4 +1,4 @@
-"""The model in torch, as compiling and verifying need it: the residual, the encoder's output, the decoder."""
+"""The model in torch, as compiling and verifying need it: residuals, the encoder's output, an answer."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from faster_whisper.audio import pad_or_trim
 from faster_whisper.feature_extractor import FeatureExtractor
 from tokenizers import Tokenizer
 
-from steer_asr.compiling.memory import SilentMemory, find_silent_memory
-from steer_asr.errors import PackMismatchError
+from steer_asr.compiling.answer import Answer, find_answer, prompts
 from steer_asr.models import ModelFiles
 from steer_asr.pack import SteerPack
 from steer_asr.steering import audio_frames, steer_frames
@@ -53,21 +52,29 @@ class Reference:
         report = steer_frames(x, pack, strength, audio_frames(self.mel(samples)[None])[0])
         return x, report.silent, float(report.weights.max())
 
-    def silent_memory(
-        self, pack: SteerPack, norm: tuple[np.ndarray, np.ndarray], sounds: Iterable[np.ndarray]
-    ) -> SilentMemory:
-        """Raises `PackMismatchError` when the pack's gate hears somebody in all the `sounds`, where nobody speaks."""
-        edited = [frames for frames, silent, _ in (self.steered(s, pack, 1.0) for s in sounds) if silent]
-        if not edited:
-            raise PackMismatchError(
-                f"pack {pack.name!r} cannot be compiled: its gate finds speech in silence and in plain noise"
-            )
+    @property
+    def tokens(self) -> dict[str, int]:
+        """Ids of the special tokens."""
         added = read_json(self.files.path / "tokenizer.json")["added_tokens"]
+        return {token["content"]: int(token["id"]) for token in added}
+
+    def answer(self) -> Answer:
+        """What the decoder is to say where nobody speaks."""
+        return find_answer(self.model, self.tokens)
+
+    def decoder_rows(self, sounds: Iterable[np.ndarray]) -> np.ndarray:
+        """The decoder's residual before its last LayerNorm, at all positions of the prompts, float32 [position, d]."""
         tokenizer = Tokenizer.from_file(str(self.files.path / "tokenizer.json"))
-
-        def encode_text(text: str) -> list[int]:
-            return tokenizer.encode(text, add_special_tokens=False).ids
-
-        tokens = {token["content"]: int(token["id"]) for token in added}
-        start = np.mean([frames.mean(axis=0) for frames in edited], axis=0)
-        return find_silent_memory(self.model, tokens, encode_text, start, pack.features.W_dec, norm)
+        asked = prompts(self.tokens, lambda text: tokenizer.encode(text, add_special_tokens=False).ids)
+        caught: list[torch.Tensor] = []
+        decoder = self.model.model.decoder
+        hook = decoder.layer_norm.register_forward_hook(lambda _module, inputs, _output: caught.append(inputs[0][0]))
+        try:
+            for samples in sounds:
+                memory = torch.from_numpy(self.encode(samples)[1])[None]
+                with torch.inference_mode():
+                    for ids in asked:
+                        decoder(input_ids=torch.tensor([ids]), encoder_hidden_states=memory)
+        finally:
+            hook.remove()
+        return torch.cat(caught).numpy()

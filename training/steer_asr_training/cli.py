@@ -104,6 +104,19 @@ def learn_command(
     typer.echo(out)
 
 
+@app.command("readout")
+def readout_command(
+    pack: Annotated[Path, typer.Argument(help="Folder of a pack with a gate; readout.safetensors is added to it.")],
+    activations: Annotated[Path, typer.Argument(help="Folder written by collect, for the pack's model.")],
+) -> None:
+    """Add what a compiled model needs of the pack's gate: attention-pooled evidence that says what the gate says."""
+    from steer_asr.pack import load_pack
+    from steer_asr_training.readout import add_readout
+    from steer_asr_training.store import ActivationStore
+
+    typer.echo(add_readout(load_pack(pack), ActivationStore(activations)))
+
+
 @app.command("fewer")
 def fewer_command(
     recipe: RecipeFile,

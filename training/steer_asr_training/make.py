@@ -11,7 +11,7 @@ from pathlib import Path
 from steer_asr.errors import SteerOptionError
 from steer_asr.manifest import read_manifest
 from steer_asr.models import ModelFiles, find_model
-from steer_asr.pack import SteerPack
+from steer_asr.pack import SteerPack, load_pack
 from steer_asr_training.answers import GreedyDecoder
 from steer_asr_training.collect import CollectConfig, collect, estimate_seconds
 from steer_asr_training.evaluate import evaluate, summarize
@@ -19,6 +19,7 @@ from steer_asr_training.export import build_pack, export, provenance
 from steer_asr_training.fit import fit
 from steer_asr_training.learn import Learned, learn
 from steer_asr_training.moments import moment_calibration
+from steer_asr_training.readout import add_readout
 from steer_asr_training.recipe import Recipe
 from steer_asr_training.store import ActivationStore
 from steer_asr_training.windows import DataConfig
@@ -28,7 +29,7 @@ LEARN_S_PER_STEP_PER_WINDOW_S = 8.0
 
 
 def make(recipe: Recipe, work: str | Path, folder: str | Path, *, workers: int = 0, tensorboard: bool = False) -> Path:
-    """Collects, fits, learns, calibrates and exports; says first how long it will take. Returns the pack's folder.
+    """All steps from recordings to a pack with its readout; says first how long it will take. Returns the folder.
 
     Intermediate results stay in `work`; a second run picks up where the first was interrupted. With `tensorboard`,
     curves of fitting and learning come below `work`; learning is watched on windows of the recipe's `dev_manifests`.
@@ -41,7 +42,9 @@ def make(recipe: Recipe, work: str | Path, folder: str | Path, *, workers: int =
     sae = fit(recipe.fit, store, work / "fit", tensorboard=tensorboard)
     held_out = dev_store(recipe, work, workers) if tensorboard and recipe.dev_manifests else None
     learned = learn(recipe.learn, store, sae, model, work / "learn", tensorboard=tensorboard, held_out=held_out)
-    return export(calibrate(recipe, learned, model, work, workers), folder)
+    made = export(calibrate(recipe, learned, model, work, workers), folder)
+    add_readout(load_pack(made), store)
+    return made
 
 
 def calibrate(recipe: Recipe, learned: Learned, model: ModelFiles, work: Path, workers: int) -> SteerPack:
