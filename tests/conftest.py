@@ -24,7 +24,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in jobs that a shell
     signal.signal(signal.SIGINT, signal.default_int_handler)  # or no test of Ctrl-C could work
 
 ROOT = Path(__file__).parents[1]
-ON_RAY = ("test_cluster.py", "test_ray_run.py")
+ON_RAY = ("test_cluster.py", "test_ray_run.py", "test_ray_training.py")
 """Modules that start Ray, or Serve on it: one process runs them all, so that there is one cluster."""
 
 

@@ -9,13 +9,13 @@ from typing import Annotated, Any, ClassVar
 
 import typer
 
+from steer_asr._optional_values import OptionalValues
 from steer_asr.errors import SteerASRError, SteerOptionError
 from steer_asr_benchmarks.compare.command import compare_command
 from steer_asr_benchmarks.compare.matrix_command import matrix_command
 from steer_asr_benchmarks.conditions import Condition, check_names, failures
 from steer_asr_benchmarks.datasets.command import datasets_command
 from steer_asr_benchmarks.mix.command import mix_command
-from steer_asr_benchmarks.optional_values import OptionalValues
 from steer_asr_benchmarks.plots.command import plot_command
 from steer_asr_benchmarks.speed.command import speed_command
 

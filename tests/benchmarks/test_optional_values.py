@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from steer_asr._optional_values import RAY_ADDRESS, with_values
 from steer_asr_benchmarks import cli, cost, runner
-from steer_asr_benchmarks.optional_values import with_values
 
 Asked = list[tuple[str, Any]]
 
@@ -53,6 +53,21 @@ def test_values_may_be_left_out(
 def test_as_the_last_word() -> None:
     assert with_values(["--ray"], {"--ray": "local"}) == ["--ray", "local"]
     assert with_values([], {"--ray": "local"}) == []
+
+
+@pytest.mark.parametrize(
+    ("args", "filled"),
+    [
+        (["--ray", "recipe.yaml", "acts"], ["--ray", "local", "recipe.yaml", "acts"]),
+        (["--ray", "host:6379", "acts"], ["--ray", "host:6379", "acts"]),
+        (["--ray", "[::1]:6379", "acts"], ["--ray", "[::1]:6379", "acts"]),
+        (["--ray", "auto", "acts"], ["--ray", "auto", "acts"]),
+        (["--ray", "ray://host:10001"], ["--ray", "ray://host:10001"]),
+        (["acts", "--ray", "-o", "out"], ["acts", "--ray", "local", "-o", "out"]),
+    ],
+)
+def test_beside_files_only_an_address_is_a_value(args: list[str], filled: list[str]) -> None:
+    assert with_values(args, {"--ray": "local"}, RAY_ADDRESS) == filled
 
 
 def test_a_wrong_number_of_clips_shows_before_the_run(

@@ -1,11 +1,14 @@
-"""Small activation stores with known content, written without an encoder."""
+"""Small activation stores with known content, written without an encoder; and a HuBERT with random weights."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
+import torch
 
 from steer_asr_training.encoders import Window
 from steer_asr_training.store import ActivationStore, open_store, write_shard
@@ -43,3 +46,33 @@ def planted_store(
         windows.append(Window({POINT: x}, n_real_frames=frames - 10))
         described.append({"kind": "speech" if speech else "nonspeech", "source": "planted", "treatment": "plain"})
     return write_store(folder, windows, described)
+
+
+def write_hubert(folder: Path) -> Path:
+    """A tiny HuBERT as transformers writes it, with random weights: 2 layers, width 24."""
+    from transformers import HubertConfig, HubertModel
+
+    torch.manual_seed(0)
+    config = HubertConfig(
+        hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, conv_dim=(16,) * 7,
+        num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4,
+    )  # fmt: skip
+    HubertModel(config).save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps({"do_normalize": True}))
+    return folder
+
+
+def write_noises(folder: Path, *, n: int) -> Path:
+    """A manifest of `n` clips of 0.2 to 0.5 s, every second one said to be speech. All are noise."""
+    rows: list[dict[str, Any]] = []
+    rng = np.random.default_rng(0)
+    for i in range(n):
+        seconds, name = 0.2 + 0.3 * rng.random(), f"{i}.wav"
+        soundfile.write(folder / name, 0.1 * rng.standard_normal(int(seconds * 16000)), 16000)
+        speech = (
+            {"kind": "speech", "text": "word", "lang": "en"} if i % 2 else {"kind": "nonspeech", "category": "noise"}
+        )
+        rows.append({"audio_filepath": name, "duration": seconds, "source": "made", "group": f"g{i}"} | speech)
+    path = folder / "clips.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import HubertConfig, HubertModel
 
 from steer_asr.errors import HookPointError, ModelError, SteerOptionError
 from steer_asr.hooks import hooked
 from steer_asr_training.encoders import load_encoder
 from tests.tiny_whisper import WIDTH, write_tiny_whisper
+from tests.training.builders import write_hubert
 
 SECOND = np.random.default_rng(0).standard_normal(16000).astype(np.float32) * 0.1
 
@@ -26,15 +26,7 @@ def whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def hubert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "hubert"
-    torch.manual_seed(0)
-    config = HubertConfig(
-        hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, conv_dim=(16,) * 7,
-        num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4,
-    )  # fmt: skip
-    HubertModel(config).save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps({"do_normalize": True}))
-    return folder
+    return write_hubert(tmp_path_factory.mktemp("models") / "hubert")
 
 
 def test_whisper_layers_and_output(whisper: Path) -> None:

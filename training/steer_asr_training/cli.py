@@ -14,9 +14,11 @@ from typing import Annotated
 
 import typer
 
+from steer_asr._optional_values import RayOption
 from steer_asr.errors import SteerASRError, SteerOptionError
 from steer_asr_training.analysis.commands import register as register_analysis
 from steer_asr_training.eeg.commands import register as register_eeg
+from steer_asr_training.fit_commands import Ray
 from steer_asr_training.fit_commands import register as register_fit
 from steer_asr_training.lab.commands import register as register_lab
 
@@ -51,7 +53,7 @@ def make_command(
     typer.echo(make(load_recipe(recipe, data=data), work, out, workers=workers, tensorboard=tensorboard))
 
 
-@app.command("collect")
+@app.command("collect", cls=RayOption)
 def collect_command(
     recipe: RecipeFile,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the activations.")],
@@ -61,6 +63,7 @@ def collect_command(
         list[str] | None, typer.Option(help="Instead of the recipe's, for example encoder.layers.3; repeatable.")
     ] = None,
     workers: Workers = 0,
+    ray: Ray = None,
 ) -> None:
     """Audio manifests to encoder activations: sharded safetensors, padding frames marked, resumable."""
     from steer_asr_training.make import collect_in_parallel
@@ -71,7 +74,12 @@ def collect_command(
         config = replace(config, model=model)
     if hook_point:
         config = replace(config, hook_points=tuple(hook_point))
-    collect_in_parallel(config, out, workers)
+    if ray is None:
+        collect_in_parallel(config, out, workers)
+    else:
+        from steer_asr_training.ray_collect import collect_on_ray
+
+        collect_on_ray(config, out, address=ray, workers=workers)
     typer.echo(out)
 
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from steer_asr._progress import Progress
 from steer_asr.errors import HookPointError, unknown_name
 from steer_asr.hooks import OUTPUT_HOOK_POINT
-from steer_asr.manifest import Clip, read_manifest
-from steer_asr_training.encoders import AudioEncoder, load_encoder
+from steer_asr.manifest import read_manifest
+from steer_asr_training.encoders import AudioEncoder, Window, load_encoder
 from steer_asr_training.store import has_shard, open_store, write_shard
 from steer_asr_training.windows import DataConfig, WindowSpec, plan_windows, render
 
@@ -50,53 +51,57 @@ def collect(config: CollectConfig, folder: str | Path, *, part: tuple[int, int] 
     Raises `HookPointError`, `ManifestError`, `ModelError`, `AudioError`, or `SteerOptionError` when the folder holds
     activations that were collected with other settings.
     """
-    folder = Path(folder)
-    clips = [clip for manifest in config.manifests for clip in read_manifest(manifest)]
-    plan = plan_windows(clips, config.data, config.seed)
-    encoder = load_encoder(config.model, precision=config.precision)
-    if unknown := sorted(set(config.hook_points) - set(encoder.hook_points())):
-        raise HookPointError(f"{encoder.name}: {unknown_name('hook point', unknown[0], encoder.hook_points())}")
-    n_shards = -(-len(plan) // WINDOWS_PER_SHARD)
-    open_store(folder, _header(config, encoder, plan, n_shards))
-    todo = [index for index in range(part[0], n_shards, part[1]) if not has_shard(folder, index)]
-    with Progress(total=len(todo) * WINDOWS_PER_SHARD, unit="window", label=f"collect {encoder.name}") as progress:
+    folder, collector = Path(folder), Collector(config)
+    open_store(folder, collector.header)
+    todo = [index for index in range(part[0], collector.n_shards, part[1]) if not has_shard(folder, index)]
+    label = f"collect {collector.encoder.name}"
+    with Progress(total=len(todo) * WINDOWS_PER_SHARD, unit="window", label=label) as progress:
         for index in todo:
-            specs = plan[index * WINDOWS_PER_SHARD : (index + 1) * WINDOWS_PER_SHARD]
-            _collect_shard(config, folder, index, specs, clips, encoder, progress)
+            collector.write(folder, index, progress.advance)
     return folder
 
 
-def _collect_shard(
-    config: CollectConfig,
-    folder: Path,
-    index: int,
-    specs: list[WindowSpec],
-    clips: list[Clip],
-    encoder: AudioEncoder,
-    progress: Progress,
-) -> None:
-    windows = []
-    for start in range(0, len(specs), config.batch_size):
-        batch = specs[start : start + config.batch_size]
-        windows += encoder.capture([render(spec, clips) for spec in batch], config.hook_points)
-        progress.advance(len(batch))
-    described = [
-        spec.to_json() | {"text": " ".join(clips[i].text for i in spec.clips if clips[i].kind == "speech")}
-        for spec in specs
-    ]
-    write_shard(folder, index, windows, described)
+class Collector:
+    """All that is needed to make any of the shards. `precision` replaces the config's where that is "auto"."""
 
+    def __init__(self, config: CollectConfig, *, precision: str | None = None) -> None:
+        self.config = config
+        self.clips = [clip for manifest in config.manifests for clip in read_manifest(manifest)]
+        self.plan = plan_windows(self.clips, config.data, config.seed)
+        self.n_shards = -(-len(self.plan) // WINDOWS_PER_SHARD)
+        self.encoder: AudioEncoder = load_encoder(config.model, precision=precision or config.precision)
+        known = self.encoder.hook_points()
+        if unknown := sorted(set(config.hook_points) - set(known)):
+            raise HookPointError(f"{self.encoder.name}: {unknown_name('hook point', unknown[0], known)}")
+        self.header = self._header()
+        """What `store.json` says: two collectors of the same header make the same activations."""
 
-def _header(config: CollectConfig, encoder: AudioEncoder, plan: list[WindowSpec], n_shards: int) -> dict[str, object]:
-    planned = json.dumps([spec.to_json() for spec in plan], sort_keys=True)
-    return json.loads(json.dumps(asdict(config))) | {
-        "model": encoder.name,
-        "model_sha256": encoder.sha256,
-        "front_end": encoder.front_end,
-        "n_windows": len(plan),
-        "n_shards": n_shards,
-        "windows_sha256": hashlib.sha256(planned.encode()).hexdigest(),
-    }
+    def write(self, folder: Path, index: int, advance: Callable[[int], object] | None = None) -> None:
+        """Makes one shard; `advance` is told how many more windows are done."""
+        specs = self.plan[index * WINDOWS_PER_SHARD : (index + 1) * WINDOWS_PER_SHARD]
+        windows: list[Window] = []
+        for start in range(0, len(specs), self.config.batch_size):
+            batch = specs[start : start + self.config.batch_size]
+            waves = [render(spec, self.clips) for spec in batch]
+            windows += self.encoder.capture(waves, self.config.hook_points)
+            if advance is not None:
+                advance(len(batch))
+        write_shard(folder, index, windows, [self._described(spec) for spec in specs])
+
+    def _described(self, spec: WindowSpec) -> dict[str, object]:
+        said = [self.clips[i].text for i in spec.clips if self.clips[i].kind == "speech"]
+        return spec.to_json() | {"text": " ".join(said)}
+
+    def _header(self) -> dict[str, object]:
+        planned = json.dumps([spec.to_json() for spec in self.plan], sort_keys=True)
+        return json.loads(json.dumps(asdict(self.config))) | {
+            "model": self.encoder.name,
+            "model_sha256": self.encoder.sha256,
+            "front_end": self.encoder.front_end,
+            "n_windows": len(self.plan),
+            "n_shards": self.n_shards,
+            "windows_sha256": hashlib.sha256(planned.encode()).hexdigest(),
+        }
 
 
 def estimate_seconds(config: CollectConfig, n_probe: int = 3) -> tuple[int, float]:
