@@ -61,10 +61,10 @@ def browse(
     options, out, report = options or BrowseOptions(), Path(out), Path(report)
     if out.exists() and not (out / MARK).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise SteerOptionError(f"{out} is there and was not made by browse; give another folder")
-    content = _load(report)
-    dictionary, windows = _sources(content, report, sae, activations)
+    content = load_features_report(report)
+    dictionary, windows = sources_of(content, report, sae, activations)
     alive = [row for row in content["features"] if row["top"]]
-    chosen = _chosen(alive, content, options.max_features)
+    chosen = chosen_features(alive, content, options.max_features)
     with atomic_path(out) as temporary:
         temporary.mkdir()
         wanted = {row["feature"]: row["top"][: options.top] for row in chosen}
@@ -114,7 +114,10 @@ def _attribution(excerpts: Mapping[int, Sequence[Excerpt]]) -> str:
     )
 
 
-def _chosen(alive: Sequence[Mapping[str, Any]], content: Mapping[str, Any], limit: int) -> list[Mapping[str, Any]]:
+def chosen_features(
+    alive: Sequence[Mapping[str, Any]], content: Mapping[str, Any], limit: int
+) -> list[Mapping[str, Any]]:
+    """The `limit` rows that tell a label best, or else fire most; all for 0."""
     if not limit or limit >= len(alive):
         return list(alive)
     best = [row for row in telling(content, limit) if row["top"]]
@@ -123,7 +126,8 @@ def _chosen(alive: Sequence[Mapping[str, Any]], content: Mapping[str, Any], limi
     return [*best, *often][:limit]
 
 
-def _load(report: Path) -> dict[str, Any]:
+def load_features_report(report: Path) -> dict[str, Any]:
+    """A `features.json`; raises `SteerOptionError` for anything else."""
     try:
         content = json.loads(report.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -135,9 +139,10 @@ def _load(report: Path) -> dict[str, Any]:
     return content
 
 
-def _sources(
+def sources_of(
     content: Mapping[str, Any], report: Path, sae: str | Path | None, activations: str | Path | None
 ) -> tuple[Dictionary, StoredWindows]:
+    """What a report is of, where it says it is unless given; raises `SteerOptionError` when that is not it."""
     try:
         dictionary = load_dictionary(sae or content["dictionary"], content["hook_point"])
         windows = stored_windows(ActivationStore(activations or content["activations"]), dictionary)

@@ -1,4 +1,4 @@
-"""`steer-asr-train lab`, `report` and `browse`."""
+"""`steer-asr-train lab`, `report`, `browse` and `describe`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ def register(app: typer.Typer) -> None:
     app.command("lab")(lab_command)
     app.command("report")(report_command)
     app.command("browse")(browse_command)
+    app.command("describe")(describe_command)
 
 
 def lab_command(
@@ -65,3 +66,23 @@ def browse_command(
     cut = CutOptions(seconds, audio, all_audio)
     options = BrowseOptions(cut, max_features, top, per_page)
     typer.echo(browse(report, out, options, sae=sae, activations=activations))
+
+
+def describe_command(
+    report: Annotated[Path, typer.Argument(help="features.json, written by features or lab.")],
+    describer: Annotated[
+        str, typer.Argument(metavar="MODULE:FUNCTION", help="Your function; it gets a HeardFeature and returns a text.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the new features.json and features.md.")],
+    sae: Annotated[str | None, typer.Option(help="Instead of the dictionary that the report names.")] = None,
+    activations: Annotated[Path | None, typer.Option(help="Instead of the activations that it names.")] = None,
+    max_features: Annotated[int, typer.Option(help="Describe so many, most telling first; 0 is all that fire.")] = 100,
+    top: Annotated[int, typer.Option(help="Clips per feature.")] = 3,
+    seconds: Annotated[float, typer.Option(help="Length of a clip.")] = 3.0,
+) -> None:
+    """Descriptions by a function of yours that hears the top clips: an audio captioner and a language model, say."""
+    from steer_asr_training.lab.narrate import load_describer, narrate
+
+    found = load_describer(describer)
+    how = {"max_features": max_features, "top": top, "seconds": seconds}
+    typer.echo(narrate(report, found, out, sae=sae, activations=activations, **how))

@@ -111,14 +111,13 @@ class _Media:
             self.silent_because = ""
         if not options.audio:
             self.silent_because = "no sound was asked for"
-        self.wave = _wave(windows, i)
+        self.wave = wave_of(windows, i)
         if self.wave is None:
             self.silent_because = "the audio is not there any more"
 
     def excerpt(self, z: np.ndarray, top: Mapping[str, Any]) -> Excerpt:
         """`z` is float32 [frame], the feature's activation in the whole window."""
-        n = round(self.options.seconds / FRAME_S)
-        first = max(0, min(round(top["time_s"] / FRAME_S) - n // 2, len(z) - n))
+        first, n = span(top["time_s"], self.options.seconds, len(z))
         trace = z[first : first + n].astype(np.float32)
         stem = f"w{self.i:05d}-{first:04d}-{len(trace)}"
         return Excerpt(
@@ -155,6 +154,12 @@ class _Media:
         if not (self.folder / name).is_file():
             (self.folder / name).write_bytes(mp3(self._piece(first, n)))
         return name
+
+
+def span(time_s: float, seconds: float, n_frames: int) -> tuple[int, int]:
+    """(first frame, number of frames) around a moment; within the `n_frames` of a window as far as that goes."""
+    n = round(seconds / FRAME_S)
+    return max(0, min(round(time_s / FRAME_S) - n // 2, n_frames - n)), n
 
 
 def credit(windows: StoredWindows, i: int) -> tuple[str, str]:
@@ -209,7 +214,8 @@ def mp3(wave: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _wave(windows: StoredWindows, i: int) -> np.ndarray | None:
+def wave_of(windows: StoredWindows, i: int) -> np.ndarray | None:
+    """The sound of a window, float32 [n_samples] at 16 kHz, made again; None when it is not there any more."""
     if windows.clips is None:
         return None
     try:
