@@ -11,6 +11,7 @@ two of them side by side, which teaches more than the windows alone could.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,6 +29,10 @@ SURE = 4.0
 """Log-odds beyond this need not be reproduced."""
 SHORTEST = 8
 BATCH, LEARNING_RATE, PENALTY, RIDGE, START = 32, 4e-3, 3e-5, 0.05, 0.5
+DROPOUT = 0.3
+"""Share of the channels that are left out of each step: without, a few windows were learned by heart."""
+AVERAGED = 0.99
+"""What is kept is a moving average of the weights over about a hundred steps."""
 HELD_OUT = 6
 """Every sixth window is not trained on; they say how often the gate is reproduced."""
 SILENCED = 0.002
@@ -99,26 +104,31 @@ def fit_readout(examples: Examples, heads: int, *, epochs: int = 10, seed: int =
         return (frames[windows].float() - centre) / spread
 
     model = _Pooled(_ridge(scaled(train[:300]), log_odds[train[:300]]), heads, generator)
+    kept = copy.deepcopy(model)
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
+    step = 0
     with Progress(total=epochs * len(train), unit="window", label="readout") as progress:
         for epoch in range(epochs):
             for group in optimizer.param_groups:
                 group["lr"] = LEARNING_RATE * (1 - epoch / epochs)
             for chosen in train[torch.randperm(len(train), generator=generator)].split(BATCH):
                 x, target = _pieces(scaled(chosen), log_odds[chosen], best[chosen], generator)
+                x *= (torch.rand(x.shape[-1], generator=generator) >= DROPOUT) / (1 - DROPOUT)
                 wanted = target.clamp(-SURE, SURE).sigmoid()
                 loss = torch.nn.functional.binary_cross_entropy_with_logits(model(x), wanted)
                 loss = loss + PENALTY * (model.keys.square().sum() + model.values.square().sum())
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
+                step += 1
+                _average(kept, model, min(AVERAGED, step / (step + 10)))
                 progress.advance(len(chosen))
     with torch.no_grad():
-        found = torch.cat([model(scaled(part)) for part in order.split(BATCH)])
+        found = torch.cat([kept(scaled(part)) for part in order.split(BATCH)])
         lean = _lean(found[torch.isin(order, train)], best[order][torch.isin(order, train)])
         ours, gates = found[torch.isin(order, held_out)] + lean, best[order][torch.isin(order, held_out)]
-        keys, values = (model.keys / spread[:, None]).T, (model.values / spread[:, None]).T
-        bias = float(model.bias) + lean - float((values @ centre).sum())
+        keys, values = (kept.keys / spread[:, None]).T, (kept.values / spread[:, None]).T
+        bias = float(kept.bias) + lean - float((values @ centre).sum())
     return Readout(
         keys.numpy().copy(), values.numpy().copy(), bias, examples.pack.sha256, len(best),
         silenced=_share((ours <= 0) & (gates > 0), gates > 0), missed=_share((ours > 0) & (gates <= 0), gates <= 0),
@@ -139,6 +149,12 @@ def _pieces(
         other = torch.randperm(len(x), generator=generator)
         x, target = torch.cat([x, x[other]], dim=1), torch.maximum(target, target[other])
     return x, target
+
+
+def _average(kept: _Pooled, model: _Pooled, share: float) -> None:
+    with torch.no_grad():
+        for mean, now in zip(kept.parameters(), model.parameters(), strict=True):
+            mean.mul_(share).add_(now, alpha=1 - share)
 
 
 def _scale(frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from steer_asr.compile import FORMAT_VERSION
+from steer_asr.ct2 import load_model
 from steer_asr.errors import SteerOptionError
 from steer_asr.models import find_model
 from steer_asr.pack import save_pack
 from steer_asr_benchmarks.speed import measure
 from steer_asr_benchmarks.speed.command import batch_numbers, lines, speed_command
 from steer_asr_benchmarks.speed.floor import FRAMES, edit_floor
-from steer_asr_benchmarks.speed.measure import in_turns
+from steer_asr_benchmarks.speed.measure import SpeedOptions, in_turns
 from tests.benchmarks.conftest import write_noise
 from tests.steer_asr.packs import axis_features, open_gate, random_pack
 from tests.tiny_whisper import WIDTH
@@ -82,6 +84,24 @@ def test_all_of_it(
     assert found["memory"]["float32"]["added_bytes"] == 1024
     assert found["imports"]["faster_whisper_s"] > 0
     assert len(list(lines(found))) == len(printed) - 1
+
+
+def test_a_compiled_directory_is_timed_beside_the_model(tiny_whisper_dir: Path, tmp_path: Path) -> None:
+    """Here it is the model itself, so it answers alike."""
+    model = load_model(tiny_whisper_dir, compute_type="float32", cpu_threads=1)
+    found = measure.compiled_cost(model, model.model, np.zeros(16_000, np.float32), 2, 1)
+    assert found["same_tokens"] is True
+    assert found["tokens"] > 0
+    assert found["added"] == pytest.approx(
+        (found["compiled_encode_s"] + found["compiled_decode_s"]) / (found["stock_encode_s"] + found["stock_decode_s"])
+        - 1
+    )
+    made = {"base_model": "other", "base_sha256": "1" * 64, "pack": "p", "strength": 1.0, "rule": "window", "layers": 2}
+    unknown = {"sigma": 1.0, "silence": 1.0, "silenced": 0.0, "missed": 0.0, "format_version": FORMAT_VERSION}
+    (tmp_path / "compiled.json").write_text(json.dumps(made | unknown))
+    options = SpeedOptions(str(tiny_whisper_dir), compiled=str(tmp_path))
+    with pytest.raises(SteerOptionError, match="made of 'other'"):
+        measure.load_compiled(options, "float32", model.files.sha256)
 
 
 @pytest.mark.parametrize("text", ["", "0", "1,x", "-1", "1,,2"])

@@ -32,6 +32,9 @@ def speed_command(
     batch_sizes: Annotated[str, typer.Option(help="Comma-separated: windows that are encoded together.")] = "1,8",
     cpu_threads: Annotated[int, typer.Option(help="Threads; 0 is CTranslate2's choice.")] = 0,
     repeats: Annotated[int, typer.Option(help="How often each call is timed.")] = 5,
+    compiled: Annotated[
+        Path | None, typer.Option(help="Also time this directory, made of the model by steer-asr compile.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write the numbers to this JSON file.")] = None,
 ) -> None:
     """Measure what steering costs and what it saves. Prints the floor first, then ratios; the last line is JSON."""
@@ -49,6 +52,7 @@ def speed_command(
         batch_numbers(batch_sizes),
         cpu_threads,
         repeats,
+        None if compiled is None else str(compiled),
     )
     spoken = decode_audio(speech)[: 30 * SAMPLE_RATE_HZ]
     found = measure_speed(options, spoken, quiet_audio(nonspeech), lambda what: print(what, file=sys.stderr))
@@ -102,6 +106,12 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield (
             f"speech, {name}: edit adds {edit['added']:.2%} to encode {edit['encode_s']:.3f} s + decode "
             f"{edit['decode_s']:.3f} s"
+        )
+    for name, cost in found["compiled"].items():
+        yield (
+            f"compiled, {name}: encode {cost['encode_ratio']:.3f} and decode {cost['decode_ratio']:.3f} of the "
+            f"uncompiled times, together {cost['added']:+.2%}, {cost['tokens']} tokens of speech, beam 5"
+            + ("" if cost["same_tokens"] else " (not the same ones)")
         )
     for name, silence in found["silence"].items():
         vad = "passes" if silence["passes_vad"] else "is cut by"

@@ -18,6 +18,7 @@ from faster_whisper import BatchedInferencePipeline
 from faster_whisper.audio import pad_or_trim
 
 from steer_asr.audio import SAMPLE_RATE_HZ
+from steer_asr.compile import read_provenance
 from steer_asr.ct2 import SteeredBatchedInferencePipeline, SteeredWhisperModel, load_model
 from steer_asr.errors import SteerOptionError
 from steer_asr.pack import SteerPack, load_pack
@@ -38,6 +39,8 @@ class SpeedOptions:
     batch_sizes: tuple[int, ...] = (1, 8)
     cpu_threads: int = 0
     repeats: int = 5
+    compiled: str | None = None
+    """A directory that `steer-asr compile` made of `model`, to be timed beside it."""
 
 
 def in_turns(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
@@ -87,6 +90,51 @@ def edit_cost(
         "edit_over_floor": edit_s / floor.seconds,
         "added": edit_s / (median["encode_s"] + median["decode_s"]),
     }
+
+
+def compiled_cost(
+    model: SteeredWhisperModel, compiled: ctranslate2.models.Whisper, speech: np.ndarray, batch: int, repeats: int
+) -> dict[str, Any]:
+    """What the layers of a compiled directory add to encoding and decoding one batch of windows of speech, beam 5.
+
+    Both answer alike, so both decode as many tokens; `same_tokens` says whether they did.
+    """
+    mel = pad_or_trim(model.feature_extractor(speech)[:, :-1]).astype(np.float32)
+    features = ctranslate2.StorageView.from_array(np.stack([mel] * batch))
+    multilingual = ("<|en|>", "<|transcribe|>") if model.model.is_multilingual else ()
+    prompt = [
+        model.hf_tokenizer.token_to_id(token) for token in ("<|startoftranscript|>", *multilingual, "<|notimestamps|>")
+    ]
+    answers: dict[str, Any] = {}
+    calls: dict[str, Callable[[], object]] = {}
+    for name, whisper in (("stock", model.model), ("compiled", compiled)):
+        output = np.array(whisper.encode(features))
+
+        def decode(name: str = name, whisper: Any = whisper, output: np.ndarray = output) -> None:
+            view = ctranslate2.StorageView.from_array(output)
+            answers[name] = [r.sequences_ids[0] for r in whisper.generate(view, [prompt] * batch, beam_size=5)]
+
+        calls |= {f"{name}_encode_s": lambda whisper=whisper: whisper.encode(features), f"{name}_decode_s": decode}
+    median = in_turns(calls, repeats)
+    stock, ours = (median[f"{name}_encode_s"] + median[f"{name}_decode_s"] for name in ("stock", "compiled"))
+    return median | {
+        "batch": batch,
+        "tokens": len(answers["stock"][0]),
+        "same_tokens": answers["stock"] == answers["compiled"],
+        "encode_ratio": median["compiled_encode_s"] / median["stock_encode_s"],
+        "decode_ratio": median["compiled_decode_s"] / median["stock_decode_s"],
+        "added": ours / stock - 1,
+    }
+
+
+def load_compiled(options: SpeedOptions, compute_type: str, sha256: str) -> ctranslate2.models.Whisper:
+    """Raises `SteerOptionError` for a directory that was made of other weights."""
+    made = read_provenance(str(options.compiled))
+    if made.base_sha256 != sha256:
+        raise SteerOptionError(f"{options.compiled} was made of {made.base_model!r}, not of {options.model!r}")
+    return ctranslate2.models.Whisper(
+        str(options.compiled), compute_type=compute_type, intra_threads=options.cpu_threads
+    )
 
 
 def silence_saved(model: SteeredWhisperModel, steering: Steering, noise: np.ndarray, repeats: int) -> dict[str, Any]:
@@ -180,7 +228,7 @@ def measure_speed(
     options: SpeedOptions, speech: np.ndarray, noise: np.ndarray, note: Callable[[str], object]
 ) -> dict[str, Any]:
     """All of it; `note` is called with what comes next. Keys are those of the functions here."""
-    found: dict[str, Any] = {"edit": {}, "silence": {}, "batched": {}, "memory": {}}
+    found: dict[str, Any] = {"edit": {}, "compiled": {}, "silence": {}, "batched": {}, "memory": {}}
     for compute_type in options.compute_types:
         model = load_model(options.model, compute_type=compute_type, cpu_threads=options.cpu_threads)
         pack = options.steer.pack
@@ -189,6 +237,13 @@ def measure_speed(
         for batch in options.batch_sizes:
             note(f"edit, {compute_type}, batch {batch}")
             found["edit"][f"{compute_type}/{batch}"] = edit_cost(model, pack, speech, batch, options.repeats)
+        if options.compiled is not None:
+            compiled = load_compiled(options, compute_type, model.files.sha256)
+            for batch in options.batch_sizes:
+                note(f"compiled, {compute_type}, batch {batch}")
+                cost = compiled_cost(model, compiled, speech, batch, options.repeats)
+                found["compiled"][f"{compute_type}/{batch}"] = cost
+            del compiled
         note(f"non-speech, {compute_type}")
         found["silence"][compute_type] = silence_saved(model, options.steer, noise, options.repeats)
         note(f"batched, {compute_type}")
