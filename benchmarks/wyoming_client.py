@@ -11,6 +11,7 @@ import asyncio
 import sys
 import time
 
+import numpy as np
 from faster_whisper.audio import decode_audio  # pyright: ignore[reportMissingImports]
 from wyoming.asr import Transcribe, Transcript  # pyright: ignore[reportMissingImports]
 from wyoming.audio import AudioChunk, AudioStart, AudioStop  # pyright: ignore[reportMissingImports]
@@ -21,7 +22,7 @@ PATIENCE_S = 180.0
 
 
 async def transcribe(port: int, path: str) -> str:
-    samples = (decode_audio(path, sampling_rate=RATE_HZ) * 32767).astype("<i2").tobytes()
+    samples = (np.asarray(decode_audio(path, sampling_rate=RATE_HZ)) * 32767).astype("<i2").tobytes()
     async with AsyncTcpClient("127.0.0.1", port) as client:
         await client.write_event(Transcribe(language="en").event())
         await client.write_event(AudioStart(rate=RATE_HZ, width=2, channels=1).event())
