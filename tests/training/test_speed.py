@@ -199,7 +199,7 @@ def test_a_failed_installation_says_what_to_leave_out(tmp_path: Path, monkeypatc
         ({"peers": ("saelense",)}, "unknown peer 'saelense'; did you mean 'saelens'"),
         ({"kinds": ("jumprelu",)}, "unknown kind 'jumprelu'"),
         ({"kinds": ()}, "at least one kind"),
-        ({"warmup": 40}, "warmup must lie between 0 and steps"),
+        ({"warmup": 50}, "warmup must lie between 0 and steps"),
         ({"batch": 0}, "batch must be positive"),
         ({"k": 3000}, "k cannot be more than the number of features"),
         ({"device": "tpu"}, "unknown device 'tpu'"),

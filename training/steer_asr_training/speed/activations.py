@@ -9,20 +9,20 @@ import numpy as np
 from steer_asr._files import atomic_path
 from steer_asr.errors import SteerOptionError
 
-N_ACTIVE = 24
+N_ACTIVE = 8
 """Planted features per frame."""
 
 
 def write_planted(folder: Path, *, d_in: int, n_frames: int, n_held_out: int, seed: int) -> str:
-    """Sums of `N_ACTIVE` of 8 * d_in random directions, some of them common and most rare, with a little noise.
+    """Sums of `N_ACTIVE` of d_in random directions, some of them common and most rare, with a little noise.
 
     Writes train.npy and held_out.npy, float32 [frame, d_in], with mean 0 and mean norm sqrt(d_in).
     """
     rng = np.random.default_rng(seed)
-    n_features = 8 * d_in
+    n_features = d_in
     directions = rng.standard_normal((n_features, d_in), np.float32)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    common = 1 / np.arange(1, n_features + 1) ** 0.6
+    common = 1 / np.arange(1, n_features + 1) ** 1.0
     edges = np.cumsum(common / common.sum())
 
     def draw(n: int) -> np.ndarray:

@@ -150,8 +150,9 @@ def saelens(job: dict[str, Any], clock: Clock) -> Trained:
     if batch_topk:
         sae = sae_lens.BatchTopKTrainingSAE(sae_lens.BatchTopKTrainingSAEConfig(**made_of))
     else:
-        # its own advice for float32 on small k: sparse activations
-        sae = sae_lens.TopKTrainingSAE(sae_lens.TopKTrainingSAEConfig(**made_of, use_sparse_activations=True))
+        # its advice for float32 and small k, and faster; gradients through it fail together with the rescaling
+        made_of |= {"use_sparse_activations": True, "rescale_acts_by_decoder_norm": False}
+        sae = sae_lens.TopKTrainingSAE(sae_lens.TopKTrainingSAEConfig(**made_of))
     config = SAETrainerConfig(
         total_training_samples=job["steps"] * job["batch"],
         train_batch_size_samples=job["batch"],
