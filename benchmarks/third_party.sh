@@ -26,15 +26,28 @@ environment wyoming wyoming-faster-whisper
 "$ENVS/whisper-ctranslate2/bin/pip" freeze | grep -iE '^(whisper-ctranslate2|faster-whisper|ctranslate2)=='
 "$ENVS/wyoming/bin/pip" freeze | grep -iE '^(wyoming-faster-whisper|wyoming|faster-whisper|ctranslate2)=='
 
-server_pid=
-stop_server() { # MODEL CLIP...: the texts that the server answers with, one a line
+row() { printf '| %s | %s | %s | %s |\n' "$1" "$2" "${3:-(nothing)}" "${4:-(nothing)}"; }
+
+cli() { # MODEL CLIP: the text that the command-line program writes
+  local out
+  out=$(mktemp -d)
+  local model=(--model "$1")
+  if [ -d "$1" ]; then model=(--model_directory "$1"); fi
+  "$ENVS/whisper-ctranslate2/bin/whisper-ctranslate2" "$2" "${model[@]}" --language en --device cpu \
+    --compute_type "${COMPUTE_TYPE:-int8}" --output_format txt --output_dir "$out" --verbose False >"$out/log" 2>&1 || { cat "$out/log" >&2; exit 1; }
+  tr '\n' ' ' <"$out/$(basename "${2%.*}").txt" | sed 's/ *$//'
+  rm -r "$out"
+}
+
+server() { # MODEL CLIP...: the texts that the server answers with, one a line
   local model=$1
   shift
   "$ENVS/wyoming/bin/python" -m wyoming_faster_whisper --model "$model" --language en --compute-type "${COMPUTE_TYPE:-int8}" \
     --uri "tcp://127.0.0.1:$PORT" --data-dir "$ENVS" --download-dir "$ENVS" >"$ENVS/server.log" 2>&1 &
-  server_pid=$!
-  "$ENVS/wyoming/bin/python" benchmarks/wyoming_client.py "$PORT" "$@" || { cat "$ENVS/server.log" >&2; exit 1; }
-  stop_server
+  local pid=$!
+  "$ENVS/wyoming/bin/python" benchmarks/wyoming_client.py "$PORT" "$@" || { kill "$pid"; cat "$ENVS/server.log" >&2; exit 1; }
+  kill "$pid"
+  wait "$pid" 2>/dev/null || true
 }
 
 echo '| program | clip | stock | compiled |'
@@ -44,10 +57,8 @@ for name in $NAMES; do
 done
 files=()
 for name in $NAMES; do files+=("$CLIPS/$name.flac"); done
-server "$STOCK" "${files[@]}" >"$ENVS/stock.txt"
-server "$COMPILED" "${files[@]}" >"$ENVS/compiled.txt"
-mapfile -t stock <"$ENVS/stock.txt"
-mapfile -t compiled <"$ENVS/compiled.txt"
+mapfile -t stock < <(server "$STOCK" "${files[@]}")
+mapfile -t compiled < <(server "$COMPILED" "${files[@]}")
 i=0
 for name in $NAMES; do
   row wyoming-faster-whisper "$name" "${stock[$i]-}" "${compiled[$i]-}"
