@@ -62,9 +62,8 @@ def test_every_pack_is_whole(wheel: zipfile.ZipFile) -> None:
             sizes.setdefault(pack, {})[file] = info.file_size
     assert {"base", "tiny.en"} <= sizes.keys(), "make packs"
     for pack, files in sizes.items():
-        assert files.keys() - {"strength.svg"} == {"README.md", "cfg.json", "sae_weights.safetensors", "steer.json"}, (
-            pack
-        )
+        needed = {"README.md", "cfg.json", "sae_weights.safetensors", "steer.json"}
+        assert files.keys() - {"strength.svg", "readout.safetensors"} == needed, pack
         assert sum(files.values()) <= 1_000_000, pack
 
 
