@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, so before everything else
@@ -18,6 +19,7 @@ import pytest
 from steer_asr.audio import decode_audio
 from steer_asr.errors import ModelError
 from steer_asr.models import ModelFiles, find_model
+from tests.own_ray import own_ray
 from tests.tiny_whisper import write_tiny_whisper
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in jobs that a shell put into the background
@@ -42,6 +44,13 @@ def seeded() -> None:
     np.random.seed(0)  # noqa: NPY002  (for libraries; our own code takes a Generator)
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Ray in this process until the end of the run; what is started with "local" uses it and leaves it."""
+    with own_ray(tmp_path_factory.mktemp("home")):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A Ray cluster for the tests of one module, and the processes of it."""
+"""The Ray cluster of a test run, and the processes of it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ from steer_asr._cluster import cluster
 
 @contextmanager
 def own_ray(home: Path) -> Iterator[None]:
-    """Ray in this process; what is started with "local" meanwhile uses it and leaves it. `home`: an empty folder."""
+    """Ray in this process; what is started with "local" meanwhile uses it and leaves it. `home`: an empty folder.
+
+    At most once in a process: Ray keeps the token that it was imported with, and no second cluster would have it.
+    """
     pytest.importorskip("ray")
     before = dict(os.environ)
     os.environ["HOME"] = str(home)  # Ray may keep a token there
     try:
         with cluster("local"):
+            os.environ["HOME"] = before["HOME"]
             yield
     finally:
         os.environ.clear()

@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from steer_asr_benchmarks.systems import ModelOptions
 from steer_asr_benchmarks.work import ClipWork, Job, Transcriber
 from tests.benchmarks.conftest import N_CLIPS, predicted, write_noise
 from tests.benchmarks.test_jobs import processes, wait_for
-from tests.own_ray import own_ray, ray_workers
+from tests.own_ray import ray_workers
 
 # Ray Data warns of settings of its own, whenever it reads them.
 pytestmark = pytest.mark.filterwarnings("ignore:`use_:DeprecationWarning")
@@ -36,15 +35,8 @@ STOP_S = 60
 Predicted = dict[Key, dict[str, Any]]
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Ray in this process for all tests of this file but one; `run` uses it and leaves it."""
-    with own_ray(tmp_path_factory.mktemp("home")):
-        yield
-
-
 @pytest.mark.slow
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("ray_cluster")
 def test_ray_predicts_what_one_process_does_however_it_was_stopped(
     tiny_run: RunOptions,
     by_one_process: Predicted,
@@ -72,7 +64,7 @@ def test_ray_predicts_what_one_process_does_however_it_was_stopped(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_lost_worker_is_replaced(
     tiny_run: RunOptions, by_one_process: Predicted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,7 +84,7 @@ def test_a_lost_worker_is_replaced(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("ray_cluster")
 def test_errors_of_a_worker_are_the_ones_of_one_process(tiny_run: RunOptions, tmp_path: Path) -> None:
     write_noise(tmp_path / "0.wav", seconds=0.5, seed=0)
     manifest = tmp_path / "bad.jsonl"
@@ -107,7 +99,7 @@ def test_errors_of_a_worker_are_the_ones_of_one_process(tiny_run: RunOptions, tm
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_clip_that_workers_die_over_is_named(tiny_run: RunOptions) -> None:
     import ray
 

@@ -8,7 +8,6 @@ import pickle
 import signal
 import socket
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from steer_asr_training.fit import CHECKPOINT_FILE, FitConfig, fit_layers
 from steer_asr_training.ray_collect import RayCollector, collect_on_ray, description
 from steer_asr_training.ray_fit import RayTrainer
 from steer_asr_training.windows import DataConfig
-from tests.own_ray import own_ray, ray_workers
+from tests.own_ray import ray_workers
 from tests.training.builders import POINT, planted_store, write_hubert, write_noises
 
 # Ray Data warns of settings of its own, whenever it reads them.
@@ -38,12 +37,6 @@ TOLERANCE = 1e-4
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with own_ray(tmp_path_factory.mktemp("home")):
-        yield
-
-
-@pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> CollectConfig:
     """Two shards of short windows, for a HuBERT that is tiny and random."""
     folder = tmp_path_factory.mktemp("audio")
@@ -53,7 +46,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> CollectConfig:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("ray_cluster")
 def test_collected_on_ray_the_shards_are_the_same_bytes(config: CollectConfig, tmp_path: Path) -> None:
     one = collect(config, tmp_path / "one")
     two = collect_on_ray(config, tmp_path / "two", workers=2)
@@ -65,7 +58,7 @@ def test_collected_on_ray_the_shards_are_the_same_bytes(config: CollectConfig, t
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("ray_cluster")
 def test_what_a_worker_cannot_do_is_its_error(config: CollectConfig, tmp_path: Path) -> None:
     import ray
 
@@ -96,7 +89,7 @@ def error_of(worker: RayCollector, shard: int) -> SteerASRError:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("ray_cluster")
 def test_fitted_on_ray_with_a_worker_killed_the_dictionaries_are_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -35,9 +35,12 @@ def speed_command(
     d_sae: Annotated[int, typer.Option(help="Number of features.")] = 4096,
     k: Annotated[int, typer.Option("--k", help="Active features per frame.")] = 32,
     batch: Annotated[int, typer.Option(help="Frames per step.")] = 2048,
-    steps: Annotated[int, typer.Option(help="Steps of each run, those before the clock counts included.")] = 50,
-    warmup: Annotated[int, typer.Option(help="Steps before the clock counts.")] = 5,
-    rounds: Annotated[int, typer.Option(help="Runs of each contender; all take turns.")] = 3,
+    steps: Annotated[int, typer.Option(help="Steps of a timed run, those before the clock counts included.")] = 20,
+    warmup: Annotated[int, typer.Option(help="Steps before the clock counts.")] = 4,
+    rounds: Annotated[int, typer.Option(help="Timed runs of each contender; all take turns.")] = 3,
+    loss_steps: Annotated[
+        int, typer.Option(help="Steps of one more run of each, after which losses are compared.")
+    ] = 120,
     lr: Annotated[float, typer.Option(help="Learning rate of all, falling to zero.")] = 2e-3,
     seed: Annotated[int, typer.Option(help="Of the frames and the dictionaries.")] = 0,
     threads: Annotated[int, typer.Option(help="0: one per core.")] = 0,
@@ -66,6 +69,7 @@ def speed_command(
         steps=steps,
         warmup=warmup,
         rounds=rounds,
+        loss_steps=loss_steps,
         lr=lr,
         seed=seed,
         threads=threads,

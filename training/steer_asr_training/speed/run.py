@@ -30,7 +30,7 @@ KINDS = ("batch_topk", "topk")
 DRIVER = Path(__file__).with_name("driver.py")
 N_HELD_OUT = 4096
 SCALING_STEPS, SCALING_WARMUP = 4, 1
-MAX_UNIQUE_STEPS = 64
+MAX_UNIQUE_STEPS = 60
 """So many different batches are drawn; longer runs see them again."""
 
 
@@ -44,10 +44,12 @@ class SpeedConfig:
     d_sae: int = 4096
     k: int = 32
     batch: int = 2048
-    steps: int = 50
-    warmup: int = 5
-    """Steps before the clock counts; they train like the others."""
+    steps: int = 20
+    warmup: int = 4
+    """Steps before the clock counts."""
     rounds: int = 3
+    loss_steps: int = 120
+    """Of one more run of each, after which losses are compared: in 20 steps, little but the start is seen."""
     lr: float = 2e-3
     """Of all, falling to zero along a line over the steps; high, since these are few."""
     seed: int = 0
@@ -65,7 +67,7 @@ class SpeedConfig:
             for name in given:
                 if name not in known:
                     raise SteerOptionError(f"speed: {unknown_name(what, name, known)}")
-        for name in ("d_in", "d_sae", "k", "batch", "rounds", "lr"):
+        for name in ("d_in", "d_sae", "k", "batch", "rounds", "lr", "loss_steps"):
             if not getattr(self, name) > 0:
                 raise SteerOptionError(f"speed: {name} must be positive, got {getattr(self, name)}")
         if not 0 < self.warmup < self.steps:
@@ -92,6 +94,7 @@ def measure(config: SpeedConfig, environments: Path) -> dict[str, Any]:
         source = bench.write_activations()
         config = bench.config
         contenders = bench.rounds()
+        bench.add_losses(contenders)
         scaling = list(bench.scaling())
     return {
         "settings": asdict(config),
@@ -113,7 +116,7 @@ class Bench:
 
     def write_activations(self) -> str:
         config = self.config
-        n_frames = min(config.steps, MAX_UNIQUE_STEPS) * config.batch
+        n_frames = min(max(config.steps, config.loss_steps), MAX_UNIQUE_STEPS) * config.batch
         if config.activations:
             store, sizes = Path(config.activations), {"n_frames": n_frames, "n_held_out": N_HELD_OUT}
             source = write_stored(self.folder, store, config.hook_point, **sizes, seed=config.seed)
@@ -124,16 +127,25 @@ class Bench:
         return write_planted(self.folder, d_in=config.d_in, **sizes, seed=config.seed)
 
     def rounds(self) -> list[dict[str, Any]]:
-        """One record for each contender, with what each round measured."""
+        """One record for each contender, with what each round of short runs measured."""
         names = [(OURS, kind) for kind in self.config.kinds]
         names += [(name, kind) for name in self.config.peers for kind in self.config.kinds if kind in PEERS[name].kinds]
         records = [{"name": name, "kind": kind, "rounds": []} for name, kind in names]
         with Progress(total=len(records) * self.config.rounds, unit="run", label="speed") as progress:
             for i in range(self.config.rounds):
                 for record in records[i % len(records) :] + records[: i % len(records)]:
-                    record["rounds"].append(self.train(record["name"], record["kind"], measure_loss=True))
+                    record["rounds"].append(self.train(record["name"], record["kind"]))
                     progress.advance(note=f"{record['name']} {record['kind']}")
         return records
+
+    def add_losses(self, records: list[dict[str, Any]]) -> None:
+        """One long run of each contender, at whose end it reconstructs the held-out frames: `long` in its record."""
+        steps = self.config.loss_steps
+        with Progress(total=len(records), unit="run", label="loss") as progress:
+            for record in records:
+                job: dict[str, Any] = {"steps": steps, "warmup": min(self.config.warmup, steps - 1)}
+                record["long"] = self.train(record["name"], record["kind"], measure_loss=True, **job)
+                progress.advance(note=f"{record['name']} {record['kind']}")
 
     def scaling(self) -> Iterator[dict[str, Any]]:
         """Ours alone, at every size, with both ways to decode."""
@@ -147,7 +159,7 @@ class Bench:
                 yield {"d_sae": d_sae, **found}
 
     def train(self, name: str, kind: str, *, measure_loss: bool = False, **changes: Any) -> dict[str, Any]:
-        """One run of one contender in a process of its own: what it measured, and its loss on the held-out frames."""
+        """One run of one contender in a process of its own: what it measured, on demand its loss on held-out frames."""
         config, out, reconstruction = self.config, self.folder / "out.json", self.folder / "reconstruction.npy"
         held_out = self.folder / "held_out.npy"
         job = {

@@ -25,7 +25,7 @@ def summary(contenders: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 record |= {
                     "fastest": fastest["name"],
                     "times_the_fastest": ratios[fastest["name"]]["median"],
-                    "loss_no_worse": _median(mine, "fvu") <= LOSS_MARGIN * _median(fastest, "fvu"),
+                    "loss_no_worse": mine["long"]["fvu"] <= LOSS_MARGIN * fastest["long"]["fvu"],
                 }
             found.append(record)
     return found
@@ -50,9 +50,10 @@ def markdown(result: dict[str, Any], command: str) -> str:
         "",
         f"`{command}`",
         "",
-        f"{shape}, width {settings['d_in']}; {settings['steps']} steps, of which {settings['warmup']} before the clock "
-        f"counts; {settings['rounds']} rounds in which contenders take turns. Learning rate {settings['lr']:g}, "
-        f"falling to zero. Activations: {result['activations']}.",
+        f"{shape}, width {settings['d_in']}; {settings['rounds']} rounds of {settings['steps']} steps, "
+        f"{settings['warmup']} of them before the clock counts, in which contenders take turns; then one run of "
+        f"{settings['loss_steps']} steps each for the loss. Learning rate {settings['lr']:g}, falling to zero. "
+        f"Activations: {result['activations']}.",
         "",
         f"{machine.get('gpu') or machine['processor']}, {machine['threads']} of {machine['cores']} cores, PyTorch "
         f"{machine['torch']}. Load of the machine before: {machine['load_before']}.",
@@ -79,9 +80,9 @@ def _contenders(result: dict[str, Any]) -> list[str]:
             f"{median(speeds):.0f}",
             f"{min(speeds):.0f} to {max(speeds):.0f}",
             f"{_median(contender, 'frames_per_cpu_s'):.0f}",
-            f"{_median(contender, 'mse'):.4f}",
-            f"{_median(contender, 'fvu'):.4f}",
-            f"{_median(contender, 'l0'):.1f}",
+            f"{contender['long']['mse']:.4f}",
+            f"{contender['long']['fvu']:.4f}",
+            f"{contender['long']['l0']:.1f}",
             f"{_median(contender, 'peak_mb'):.0f}",
             f"{_median(contender, 'training_mb'):.0f}",
         ]
