@@ -26,7 +26,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in jobs that a shell
     signal.signal(signal.SIGINT, signal.default_int_handler)  # or no test of Ctrl-C could work
 
 ROOT = Path(__file__).parents[1]
-ON_RAY = ("test_cluster.py", "test_ray_run.py", "test_ray_training.py")
+ON_RAY = ("test_cluster.py", "test_ray_run.py", "test_ray_training.py", "test_reconfigure.py")
 """Modules that start Ray, or Serve on it: one process runs them all, so that there is one cluster."""
 
 
@@ -47,10 +47,10 @@ def seeded() -> None:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Ray in this process until the end of the run; what is started with "local" uses it and leaves it."""
-    with own_ray(tmp_path_factory.mktemp("home")):
-        yield
+def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Ray in this process until the end of the run: `own_ray`."""
+    with own_ray(tmp_path_factory.mktemp("home")) as environment:
+        yield environment
 
 
 @pytest.fixture(scope="session")

@@ -13,18 +13,21 @@ from steer_asr._cluster import cluster
 
 
 @contextmanager
-def own_ray(home: Path) -> Iterator[None]:
+def own_ray(home: Path) -> Iterator[dict[str, str]]:
     """Ray in this process; what is started with "local" meanwhile uses it and leaves it. `home`: an empty folder.
 
-    At most once in a process: Ray keeps the token that it was imported with, and no second cluster would have it.
+    Yields the environment in which other processes may connect to it. At most once in a process: Ray keeps the token
+    of its first cluster, and the second one would refuse it.
     """
     pytest.importorskip("ray")
     before = dict(os.environ)
     os.environ["HOME"] = str(home)  # Ray may keep a token there
+    os.environ["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"] = "60"  # 5 are few for the proxy's imports beside other tests
     try:
         with cluster("local"):
+            environment = dict(os.environ)
             os.environ["HOME"] = before["HOME"]
-            yield
+            yield environment
     finally:
         os.environ.clear()
         os.environ.update(before)
