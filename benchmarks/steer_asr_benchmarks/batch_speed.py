@@ -20,6 +20,7 @@ from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.transcribe import get_ctranslate2_storage
 
 from steer_asr import load_model
+from steer_asr._files import write_text
 from steer_asr.audio import SAMPLE_RATE_HZ, decode_audio
 
 CLIP = Path(__file__).parents[1] / "demo" / "clips" / "speech.flac"
@@ -53,6 +54,7 @@ def main(
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
     beam: Annotated[int, typer.Option(help="Beam size; 1 is greedy.")] = 5,
     windows: Annotated[int, typer.Option(help="Windows for each batch size, a multiple of 8.")] = 8,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Also write the numbers to this JSON file.")] = None,
 ) -> None:
     """Encode and decode 5 s of speech in batches of 1, 2, 4 and 8 windows."""
     whisper = load_model(model, device=device, compute_type=compute_type, cpu_threads=threads)
@@ -63,7 +65,10 @@ def main(
         results[batch] = row = measure(whisper, mel, batch, windows=windows, beam=beam)
         print(f"batch {batch}: " + ", ".join(f"{name} {value:.0f}" for name, value in row.items()), flush=True)
     setup = {"model": model, "compute_type": compute_type, "device": device, "threads": threads, "beam": beam}
-    print(json.dumps(setup | {"windows": windows, "per_window": results}))
+    found = setup | {"windows": windows, "per_window": results}
+    if out is not None:
+        write_text(out, json.dumps(found, indent=1) + "\n")
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ Starts `steer-asr-serve` and `plain_server` with the same model and threads, and
 in this process. All are measured one after the other, in rounds, so that a machine that changes its mind changes it for
 all of them. Needs the `serve` extra, for the servers.
 
-RTFx is seconds of audio transcribed in a second. Ratios are medians over the rounds; the last line is JSON.
+RTFx is seconds of audio transcribed in a second. Ratios are medians over the rounds; the last line is JSON, which `-o`
+keeps too.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ import numpy as np
 import typer
 
 from steer_asr import load_model
+from steer_asr._files import write_text
 from steer_asr.audio import SAMPLE_RATE_HZ, decode_audio
 from steer_asr.errors import SteerASRError
 from steer_asr_benchmarks.systems.base import Decoding
@@ -226,6 +228,7 @@ def main(
     compute_type: Annotated[str, typer.Option(help="CTranslate2's.")] = "float32",
     seconds: Annotated[float, typer.Option(help="For each number.")] = 30.0,
     rounds: Annotated[int, typer.Option(help="How often everything is measured.")] = 3,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Also write the numbers to this JSON file.")] = None,
 ) -> None:
     """Measure our server against the raw engine and against a plain server, on this machine."""
     setup = {"model": model, "steer": steer, "clients": clients, "threads": threads, "workers": workers}
@@ -249,7 +252,10 @@ def main(
         full_hz = statistics.median(result.rtfx["ours"]) / CLIP_S
         for share in LOADS:
             result.latency.append(open_loop(steered, mix(0.5), share=share, full_hz=full_hz, seconds=2 * seconds))
-    print(json.dumps(report(result)))
+    found = report(result)
+    if out is not None:
+        write_text(out, json.dumps(found, indent=1) + "\n")
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
