@@ -230,6 +230,15 @@ def load_pack(
         raise PackError(f"{path / STEER_FILE}: broken ({type(error).__name__}: {error})") from error
 
 
+def most_features(d_in: int) -> int:
+    """How many features of a dictionary `d_in` wide a pack has room for, beside its readout, card and curve.
+
+    A feature has two float32 rows and its entries in the header; a readout has two rows for every 64 channels.
+    """
+    readout = d_in * d_in // 64 * 2 * 4
+    return (MAX_PACK_BYTES - 80_000 - readout) // (2 * 4 * d_in + 200)
+
+
 def pinned(name: str) -> str:
     """`name`, but a reference to the hub with the commit it stands for now, which is fetched: that cannot change later.
 

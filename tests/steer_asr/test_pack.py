@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from steer_asr import list_packs, load_pack
+from steer_asr.compiling.readout import Readout, save_readout
 from steer_asr.edits import Edit
 from steer_asr.errors import OutputError, PackError, PackMismatchError
-from steer_asr.pack import MAX_PACK_BYTES, save_pack
+from steer_asr.gate import Gate
+from steer_asr.pack import MAX_PACK_BYTES, most_features, save_pack
 from tests.steer_asr.packs import axis_features, build_pack, open_gate, random_pack
 
 
@@ -73,6 +75,21 @@ def test_an_oversized_pack_is_neither_read_nor_written(folder: Path, tmp_path: P
         save_pack(build_pack(), tmp_path / "big", card="x" * MAX_PACK_BYTES)
     assert not (tmp_path / "big").exists()
     assert [p.name for p in tmp_path.iterdir()] == ["mine"], "nothing half-written stays behind"
+
+
+@pytest.mark.parametrize("d_in", [384, 512, 768, 1024, 1280])
+def test_a_pack_has_room_for_as_many_features_as_is_said(d_in: int, tmp_path: Path) -> None:
+    n, rng = most_features(d_in), np.random.default_rng(0)
+    assert n >= 64
+    gate = Gate(rng.standard_normal(n).astype(np.float32), 0.1, 25, 300, (1.0, -1.0), (1.0, -1.0))
+    ids = tuple(range(60_000, 60_000 + n))
+    edits = tuple(Edit(i, "scale", float(rng.standard_normal())) for i in ids[:128])
+    pack = replace(random_pack(d_in, "0" * 64, n), feature_ids=ids, gate=gate, edits=edits)
+    folder = save_pack(pack, tmp_path / "wide", card="x" * 4000, picture=bytes(35_000))
+    rows = rng.standard_normal((d_in // 64, d_in)).astype(np.float32)
+    save_readout(folder, Readout(rows, rows, 0.0, "0" * 64, 1000, 0.0, 0.0))
+    assert load_pack(folder).features.n_features == n
+    assert sum(file.stat().st_size for file in folder.iterdir()) > 0.9 * MAX_PACK_BYTES, "and not many fewer"
 
 
 def test_an_unwritable_target_is_one_typed_error(tmp_path: Path) -> None:

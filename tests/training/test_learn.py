@@ -14,7 +14,8 @@ from steer_asr.models import ModelFiles
 from steer_asr.sae import SaeFeatures, save_features
 from steer_asr_training.export import build_pack, load_learned
 from steer_asr_training.fewer import kept, mean_effect, parse_sizes
-from steer_asr_training.learn import LearnConfig, Learned, save_learned, served
+from steer_asr_training.learn import Learned, save_learned, served
+from steer_asr_training.learn_config import LearnConfig, within_room
 
 GATE = Gate(np.array([1.0, 0.0, 0.0], np.float32), 0.0, 1, 2, (2.0, -1.0), (2.0, -1.0))
 
@@ -103,3 +104,12 @@ def test_sizes_that_make_no_sense(text: str) -> None:
 
 def test_sizes() -> None:
     assert parse_sizes("16, 128,all") == (16, 128, None)
+
+
+def test_a_wide_models_pack_has_room_for_fewer_features() -> None:
+    config = LearnConfig(n_features=128, n_heard=256)
+    assert within_room(config, 384) == config
+    base, large = within_room(config, 512), within_room(config, 1280)
+    assert (base.n_features, large.n_gate_features) == (128, 64)
+    assert 128 < base.n_heard < 256
+    assert 64 < large.n_features == large.n_heard < 128

@@ -18,7 +18,7 @@ from steer_asr_training.collect import CollectConfig, collect
 from steer_asr_training.export import load_learned
 from steer_asr_training.fewer import fewer_packs
 from steer_asr_training.fit import FitConfig
-from steer_asr_training.learn import LearnConfig
+from steer_asr_training.learn_config import LearnConfig
 from steer_asr_training.make import make, strength_curve
 from steer_asr_training.recipe import Recipe
 from steer_asr_training.store import ActivationStore, shard_path

@@ -20,7 +20,8 @@ from steer_asr.errors import SteerOptionError
 from steer_asr.models import ModelFiles
 from steer_asr.sae import load_features
 from steer_asr_training.export import export, load_learned
-from steer_asr_training.learn import LearnConfig, Learned, LearningRun, save_learned, select, served
+from steer_asr_training.learn import Learned, LearningRun, save_learned, select, served
+from steer_asr_training.learn_config import LearnConfig
 from steer_asr_training.make import uncalibrated
 from steer_asr_training.recipe import Recipe
 from steer_asr_training.store import ActivationStore

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,7 @@ from steer_asr_training.gate_fit import (
     pooled_activations,
     source_weights,
 )
+from steer_asr_training.learn_config import LearnConfig, within_room
 from steer_asr_training.objective import ObjectiveConfig, silence_loss, speech_loss
 from steer_asr_training.scalars import Scalars
 from steer_asr_training.store import ActivationStore
@@ -43,42 +44,6 @@ from steer_asr_training.watch import Watch
 WATCH_EVERY = 20
 """Steps between two looks at the held-out windows."""
 OTHER_LANGUAGES = ("de", "fr", "es", "ru", "zh", "ja", "pt", "it", "nl", "pl", "tr", "ko", "cy", "la")
-
-
-@dataclass(frozen=True)
-class LearnConfig:
-    """Schedule and size of the edit."""
-
-    n_features: int = 128
-    """How many features the pack edits, at most."""
-    n_gate_features: int = 64
-    """How many of them are chosen for telling speech from non-speech; the others for moving the decoder."""
-    n_heard: int = 256
-    """How many features the gate reads: those that are edited, and the next best at telling speech from non-speech,
-    which the pack holds without an edit."""
-    reach_frames: int = 75
-    """While learning, the gate protects frames within this distance of speech, so that the edit also meets the pauses
-    and the padding of speech, and has to leave the words beside them alone."""
-    served_reach_frames: int = 300
-    """The same in the finished pack, 6 s. Less silences shorter pauses, and begins to cost words at their edges."""
-    protect_log_odds: float = 1.0
-    """The finished gate edits where "nobody speaks" exceeds even odds by this much: losing a word counts as e, nearly
-    three, phantom phrases."""
-    steepness: float = 4.0
-    """The finished gate's log-odds times this are those of the edit's weight: half an edit is rarely of use, since it
-    neither silences nor leaves words alone."""
-    rank_steps: int = 50
-    """Steps of the run over the whole dictionary that ranks features by effect."""
-    steps: int = 300
-    windows_per_step: int = 6
-    """Speech windows per step, and as many of non-speech."""
-    speech_windows: int = 700
-    """Speech windows used; each costs one decoding of stock Whisper in each mode."""
-    lr: float = 0.05
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-    rank_objective: ObjectiveConfig = field(default_factory=lambda: ObjectiveConfig(speech=4.0))
-    """While ranking: bolder, to see what silences at all."""
-    seed: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +79,7 @@ def learn(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     dictionary = load_features(Path(sae))
+    config = within_room(config, dictionary.d_in)
     run = LearningRun(config, store, dictionary, model, folder, tensorboard=tensorboard)
     gate_ids = run.rank_for_gate()
     effect = run.rank_for_effect(gate_ids)

@@ -18,7 +18,7 @@ import yaml
 from steer_asr.errors import SteerOptionError, unknown_name
 from steer_asr_training.collect import CollectConfig
 from steer_asr_training.fit import FitConfig
-from steer_asr_training.learn import LearnConfig
+from steer_asr_training.learn_config import LearnConfig
 
 Config = TypeVar("Config")
 
