@@ -24,6 +24,7 @@ import sys
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -46,6 +47,8 @@ SPEECH, NONSPEECH = ("speech", "speech-short", "long-pause"), ("hum", "frogs", "
 CLIP_S = 5.0
 HEAVY = 0.7
 """Share of non-speech in the second mix."""
+EARLY_EXIT = '{"early_exit": true}'
+"""As a request asks for it: windows in which nobody speaks are not decoded."""
 LOADS = (0.5, 0.9)
 READY_S = 240.0
 DECODING = Decoding("timestamps", "en")
@@ -178,7 +181,7 @@ def _free_port() -> int:
 
 
 def _client(url: str, model: str, steer: str) -> Transcribe:
-    server = make_server("server", f"{url}/v1?response_format=json&steer={steer}#{model}")
+    server = make_server("server", f"{url}/v1?response_format=json&steer={urllib.parse.quote(steer)}#{model}")
     return functools.partial(server.transcribe, decoding=DECODING)
 
 
@@ -207,8 +210,13 @@ def report(result: Result) -> dict[str, Any]:
     ratios = {
         "ours / raw engine": result.ratio("ours", "raw engine"),
         "ours / plain server": result.ratio("ours", "plain server"),
+        "ours with early exit / plain server": result.ratio("ours with early exit", "plain server"),
         "ours / plain server, 70 %": result.ratio("ours, 70 %", "plain server, 70 %"),
+        "ours with early exit / plain server, 70 %": result.ratio("ours with early exit, 70 %", "plain server, 70 %"),
         "ours / ours without steering, 70 %": result.ratio("ours, 70 %", "ours without steering, 70 %"),
+        "ours with early exit / ours without steering, 70 %": result.ratio(
+            "ours with early exit, 70 %", "ours without steering, 70 %"
+        ),
     }
     for name, ratio in ratios.items():
         print(f"{name}: {ratio:.2f}")
@@ -243,8 +251,10 @@ def main(
         ways = {
             "raw engine": _engine(model, steer, threads, workers, compute_type),
             "ours": steered,
+            "ours with early exit": _client(our_url, model, EARLY_EXIT),
             "plain server": plain,
             "ours, 70 %": steered,
+            "ours with early exit, 70 %": _client(our_url, model, EARLY_EXIT),
             "ours without steering, 70 %": _client(our_url, model, "off"),
             "plain server, 70 %": plain,
         }

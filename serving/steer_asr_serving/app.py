@@ -25,6 +25,8 @@ from steer_asr_serving.tracing import check_tracing, provider_for
 
 MAX_HTTP_REQUESTS = 200
 """Requests the HTTP deployment holds at once, uploads on disk included. Serve's own default is 5."""
+WAITING_IN_REPLICA = 1
+"""Requests that a replica holds beyond those its workers do, so that one which is done need not wait for Ray."""
 CONSTRUCTOR_RETRIES = 100
 """Replicas in a row that may die while they start before Serve gives up, for good. Its controller forgets that any ever
 ran when it is restarted itself, so a low number would let two crashes after that end the service."""
@@ -94,7 +96,7 @@ def build_app(settings: Settings) -> Application:
             "num_cpus": settings.replica_cpus,
             "num_gpus": settings.gpus_per_replica if settings.device == "cuda" else 0,
         },
-        max_ongoing_requests=settings.workers_per_replica,
+        max_ongoing_requests=settings.workers_per_replica + WAITING_IN_REPLICA,
         max_queued_requests=settings.max_queued_requests,
         max_constructor_retry_count=CONSTRUCTOR_RETRIES,
         **graceful,

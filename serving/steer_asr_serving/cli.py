@@ -303,6 +303,8 @@ def private_ray() -> dict[str, str]:
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         "RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT": "10",  # the smaller one of this times replicas and ours counts
         "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # it would answer SIGTERM during the start with a stack dump
+        "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",  # 0.1 costs a few per cent of a small machine
+        "RAY_task_events_report_interval_ms": "0",  # for Ray's dashboard, which is off
         "RAY_DEDUP_LOGS": "0",  # it would take the lines of two alike requests for one
     }
 

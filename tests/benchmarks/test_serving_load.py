@@ -62,6 +62,7 @@ def test_an_open_loop_counts_the_wait_and_what_is_refused() -> None:
 
 def test_ratios_are_medians_over_rounds(capsys) -> None:
     names = ("ours", "raw engine", "plain server", "ours, 70 %", "plain server, 70 %", "ours without steering, 70 %")
+    names += ("ours with early exit", "ours with early exit, 70 %")
     result = Result({}, {name: [1.0, 2.0, 4.0] for name in names})
     result.rtfx["ours"] = [0.9, 2.4, 3.6]
     assert report(result)["ratios"]["ours / raw engine"] == 0.9
