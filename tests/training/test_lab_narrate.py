@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,9 @@ def test_captions_and_a_language_model(report: Path, tmp_path: Path) -> None:
     describer = captioned(lambda wave: f"a sound of {len(wave)} samples", complete)
     path = narrate(report, describer, tmp_path, max_features=1, top=2, seconds=0.2)
     [prompt] = prompts
-    assert prompt.count("- a sound of 3200 samples") == 2
+    lengths = [int(n) for n in re.findall(r"^- a sound of (\d+) samples$", prompt, re.MULTILINE)]
+    assert len(lengths) == 2
+    assert 0 < min(lengths) <= max(lengths) <= 3200, "shorter where the recording begins or ends"
     assert [row["description"] for row in rows_of(path).values()].count("beeps") == 1
 
 
