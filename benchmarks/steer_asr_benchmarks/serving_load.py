@@ -248,13 +248,14 @@ def main(
         running("steer_asr_benchmarks.plain_server", *common, "--threads", str(threads)) as plain_url,
     ):
         steered, plain = _client(our_url, model, steer), _client(plain_url, model, "off")
+        early = _client(our_url, model, EARLY_EXIT)
         ways = {
             "raw engine": _engine(model, steer, threads, workers, compute_type),
             "ours": steered,
-            "ours with early exit": _client(our_url, model, EARLY_EXIT),
+            "ours with early exit": early,
             "plain server": plain,
             "ours, 70 %": steered,
-            "ours with early exit, 70 %": _client(our_url, model, EARLY_EXIT),
+            "ours with early exit, 70 %": early,
             "ours without steering, 70 %": _client(our_url, model, "off"),
             "plain server, 70 %": plain,
         }

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from steer_asr import _cluster
 from steer_asr.errors import SteerASRError, SteerOptionError, unknown_name
 
 if TYPE_CHECKING:
@@ -293,17 +294,14 @@ def drained(timeout_s: float) -> int:
 
 
 def private_ray() -> dict[str, str]:
-    """Environment for a Ray that is only ours: loopback (Ray's ports accept code), a fresh token, no usage reports."""
-    return {
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # despite its name: 0 makes Ray on any system bind to loopback
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    """Environment for a Ray that is only ours, sends no usage reports, and leaves a small machine to the models."""
+    return _cluster.private_ray() | {
         "RAY_USAGE_STATS_ENABLED": "0",
         # Ray's 5 s are too few for its proxy's imports on a busy machine, and three misses end the start.
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         "RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT": "10",  # the smaller one of this times replicas and ours counts
         "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # it would answer SIGTERM during the start with a stack dump
-        "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",  # 0.1 costs a few per cent of a small machine
+        "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",  # Serve's own 0.1 takes time from the models
         "RAY_task_events_report_interval_ms": "0",  # for Ray's dashboard, which is off
         "RAY_DEDUP_LOGS": "0",  # it would take the lines of two alike requests for one
     }
